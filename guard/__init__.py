@@ -1,0 +1,1 @@
+"""The online half of Lifeguard: everything that answers HTTP. Never imports torch."""

@@ -1,0 +1,163 @@
+"""One export in memory: session, tokenizer, thresholds and version, swapped as one object.
+
+Texts come in normalised; windows, logits and embeddings go out. The batcher runs windows, the learner whole lists.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from guard.decision import softmax
+from guard.errors import BadConfiguration, BrokenExport
+from guard.exports import Artefact, Exports, Manifest
+from guard.settings import Provider
+from guard.taxonomy import CATEGORIES
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # on by default in the Linux wheels since 1.29
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import onnxruntime as ort
+
+_CUDA: Final = "CUDAExecutionProvider"
+_CPU: Final = "CPUExecutionProvider"
+OVERLAP_TOKENS: Final = 32
+SELF_TEST_TOLERANCE: Final = 1e-2  # logits; another CPU's kernels differ by 1e-4, a wrong file by more than 1
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Up to `max_tokens` tokens of a text, special tokens included, and where they stand in it (characters)."""
+
+    ids: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the model gave: `(n, 6)` logits, already divided by the temperature, and `(n, d)` embeddings."""
+
+    logits: npt.NDArray[np.float32]
+    embeddings: npt.NDArray[np.float32]
+
+
+class Bundle:
+    """An export, loaded and tested. Immutable; `run` may be called from several threads at once."""
+
+    def __init__(
+        self, manifest: Manifest, artefact: Artefact, tokenizer: Tokenizer, session: ort.InferenceSession
+    ) -> None:
+        self.manifest = manifest
+        self.artefact = artefact
+        self.version = manifest.version
+        self.thresholds = manifest.thresholds
+        self._tokenizer = tokenizer
+        self._session = session
+        self._inputs = {i.name for i in session.get_inputs()}
+        self._order = [manifest.labels.index(c) for c in CATEGORIES]
+
+    @classmethod
+    def load(cls, exports: Exports, version: str, *, provider: Provider = Provider.CPU) -> Self:
+        """Load a version: verify its digests, open it, and run its self-test, which also warms it.
+
+        Raises:
+            NotFound: There is no such version.
+            BrokenExport: It is incomplete, altered, or does not give the logits it gave when it was made.
+            BadConfiguration: The demanded provider is not active.
+        """
+        manifest = exports.verify(version)
+        if set(manifest.labels) != set(CATEGORIES) or len(manifest.labels) != len(CATEGORIES):
+            raise BrokenExport(f"Export {version} does not have the six categories.")
+        if set(manifest.thresholds) != set(CATEGORIES) or not all(0 < t <= 1 for t in manifest.thresholds.values()):
+            raise BrokenExport(f"Export {version} needs a threshold in (0, 1] for each category.")
+        artefact, folder = manifest.artefacts[0], exports.path(version)
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            tokenizer.no_padding()
+            tokenizer.enable_truncation(manifest.max_tokens, stride=OVERLAP_TOKENS)
+            session = _session(str(folder / artefact.file), provider)
+        except BadConfiguration:
+            raise
+        except Exception as error:  # noqa: BLE001 - the libraries raise their own untyped errors for a bad file
+            raise BrokenExport(f"Export {version} cannot be opened ({type(error).__name__}).") from None
+        bundle = cls(manifest, artefact, tokenizer, session)
+        bundle.self_test()
+        return bundle
+
+    def self_test(self) -> None:
+        """Compare the logits of the manifest's texts with those of the day it was made.
+
+        Raises:
+            BrokenExport: They differ, or there are none to compare.
+        """
+        if not self.manifest.self_test:
+            raise BrokenExport(f"Export {self.version} has no self-test.")
+        for test in self.manifest.self_test:
+            try:
+                logits = self.run(self.encode([test.text])[0]).logits[0]
+            except (ort.capi.onnxruntime_pybind11_state.OrtException, ValueError, IndexError, RuntimeError) as error:
+                raise BrokenExport(f"Export {self.version} cannot run ({type(error).__name__}).") from None
+            expected = np.array(test.logits, dtype=np.float32)[self._order]
+            if not np.isfinite(logits).all() or np.abs(logits - expected).max() > SELF_TEST_TOLERANCE:
+                raise BrokenExport(
+                    f"Export {self.version} fails its self-test: its logits are not those of its making."
+                )
+
+    def encode(self, texts: Sequence[str]) -> list[list[Window]]:
+        """Cut normalised texts into overlapping windows of tokens, all of each text."""
+        limit = self.manifest.max_tokens - 2  # a token stands for at least one character: these fit into one window
+        if all(len(text) <= limit for text in texts):
+            encodings = self._tokenizer.encode_batch_fast(list(texts))
+            return [[Window(tuple(e.ids), 0, len(t))] for e, t in zip(encodings, texts, strict=True)]
+        return [list(_windows(e)) for e in self._tokenizer.encode_batch(list(texts))]
+
+    def run(self, windows: Sequence[Window]) -> Outputs:
+        """Run the model once over some windows, padded on the right to the longest."""
+        width = max(len(w.ids) for w in windows)
+        ids = np.full((len(windows), width), self.manifest.pad_id, dtype=np.int64)
+        mask = np.zeros((len(windows), width), dtype=np.int64)
+        for row, window in enumerate(windows):
+            ids[row, : len(window.ids)] = window.ids
+            mask[row, : len(window.ids)] = 1
+        feed = {"input_ids": ids, "attention_mask": mask}
+        if "token_type_ids" in self._inputs:
+            feed["token_type_ids"] = np.zeros_like(ids)
+        logits, embeddings = self._session.run(["logits", "embedding"], feed)
+        return Outputs(logits=np.asarray(logits)[:, self._order], embeddings=np.asarray(embeddings))
+
+    def score(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return `(n, 6)` probabilities and `(n, d)` embeddings of each normalised text's first window, for the learner."""
+        windows = [w[0] for w in self.encode(texts)]
+        order = sorted(range(len(windows)), key=lambda i: len(windows[i].ids))
+        size = self.artefact.batch.max_batch_size
+        outputs = [self.run([windows[i] for i in order[b : b + size]]) for b in range(0, len(order), size)]
+        back = np.argsort(order)
+        logits = np.concatenate([o.logits for o in outputs])[back]
+        return softmax(logits), np.concatenate([o.embeddings for o in outputs])[back]
+
+
+def _windows(encoding: Encoding) -> Iterator[Window]:
+    for part in (encoding, *encoding.overflowing):
+        spans = [span for span, special in zip(part.offsets, part.special_tokens_mask, strict=True) if not special]
+        yield Window(tuple(part.ids), spans[0][0] if spans else 0, spans[-1][1] if spans else 0)
+
+
+def _session(path: str, provider: Provider) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # one run, one thread: the batcher has as many threads as cores
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    wanted = [_CPU] if provider is Provider.CPU else [_CUDA, _CPU]
+    available = set(ort.get_available_providers())
+    if provider is Provider.CUDA and _CUDA not in available:
+        raise BadConfiguration("GUARD_PROVIDER=cuda, but this onnxruntime has no CUDA: install the `gpu` extra.")
+    session = ort.InferenceSession(path, options, providers=[p for p in wanted if p in available])
+    if provider is Provider.CUDA and session.get_providers()[0] != _CUDA:
+        raise BadConfiguration("GUARD_PROVIDER=cuda, but the CUDA provider did not start: check driver and libraries.")
+    return session

@@ -1,0 +1,78 @@
+"""Probabilities into a verdict: the worst window of each harmful category, its threshold, its action."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from guard.taxonomy import CATEGORIES, HARMFUL, Category
+
+MAX_ENTROPY: Final = math.log(len(CATEGORIES))
+_NOT_HARMFUL: Final = CATEGORIES.index(Category.NOT_HARMFUL)
+
+Thresholds = Mapping[Category, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the guard thinks of one text.
+
+    Args:
+        scores: Six probabilities in the order of `CATEGORIES`, summing to 1.
+        uncertainty: Entropy / ln 6 of the most uncertain window that carries the verdict, in [0, 1].
+        window: Index of the window that decided.
+    """
+
+    category: Category
+    flagged: bool
+    scores: tuple[float, ...]
+    uncertainty: float
+    window: int
+
+
+def decide(probabilities: npt.NDArray[np.float32], thresholds: Thresholds) -> Verdict:
+    """Judge one text from its windows.
+
+    A window raises a harmful category when its probability reaches the category's threshold; among those raised the
+    one furthest above its threshold wins. A window that raises nothing is cleared only when not-harmful reaches its own
+    threshold; otherwise its likeliest harmful category stands, since doubt between two harmful categories is no
+    clearance. The worst window speaks for the text.
+
+    Args:
+        probabilities: `(windows, 6)` probabilities, at least one window.
+        thresholds: One for each category, in (0, 1].
+    """
+    limits = np.array([thresholds[c] for c in CATEGORIES], dtype=np.float32)
+    ratios = probabilities / limits
+    harmful = ratios[:, :_NOT_HARMFUL]
+    raised = harmful.max(axis=1)
+    alarming = np.flatnonzero(raised >= 1)
+    if len(alarming):
+        window = int(alarming[raised[alarming].argmax()])
+        category = HARMFUL[int(harmful[window].argmax())]
+    else:
+        window = int(ratios[:, _NOT_HARMFUL].argmin())
+        cleared = bool(ratios[window, _NOT_HARMFUL] >= 1)
+        category = Category.NOT_HARMFUL if cleared else HARMFUL[int(probabilities[window, :_NOT_HARMFUL].argmax())]
+    return Verdict(
+        category=category,
+        flagged=category is not Category.NOT_HARMFUL,
+        scores=tuple(float(p) for p in probabilities[window]),
+        uncertainty=float(uncertainty(probabilities[window])),
+        window=window,
+    )
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return `(n, 6)` probabilities from `(n, 6)` logits."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
+
+
+def uncertainty(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return entropy / ln 6 over the last axis, in [0, 1] (the paper's equation 1, normalised)."""
+    safe = np.clip(probabilities, 1e-12, 1.0)
+    return np.asarray(np.clip(-(safe * np.log(safe)).sum(axis=-1) / MAX_ENTROPY, 0.0, 1.0), dtype=np.float32)

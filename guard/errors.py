@@ -1,0 +1,133 @@
+"""The tree of everything that can go wrong, each with its HTTP status and title.
+
+    LifeguardError                  500
+    ├── InputError                  400   the request is at fault
+    │   ├── EmptyText               400
+    │   └── TooLarge                413
+    ├── AccessError                 403   the caller is at fault
+    │   ├── NotAuthenticated        401
+    │   └── NotAllowed              403
+    ├── NotFound                    404
+    ├── Conflict                    409   the world has moved on
+    ├── Unavailable                 503   try again: carries Retry-After
+    │   ├── NoModel
+    │   ├── NoRoom
+    │   ├── OutOfTime
+    │   └── StoreUnavailable
+    ├── BrokenExport                500   an export that must not serve
+    └── BadConfiguration            500   a setting or a key that cannot work
+
+A message names the thing, the value and the remedy; it never repeats a user's text.
+"""
+
+from typing import ClassVar
+
+
+class LifeguardError(Exception):
+    """Anything Lifeguard itself reports."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InputError(LifeguardError):
+    """The request cannot be understood."""
+
+    status = 400
+    title = "Invalid request"
+
+
+class EmptyText(InputError):
+    """A text without any visible character."""
+
+    title = "Empty text"
+
+
+class TooLarge(InputError):
+    """A text, a list of texts or a body above its limit."""
+
+    status = 413
+    title = "Too large"
+
+
+class AccessError(LifeguardError):
+    """The caller may not do this."""
+
+    status = 403
+    title = "Not allowed"
+
+
+class NotAuthenticated(AccessError):
+    """No key, or one that is unknown or revoked."""
+
+    status = 401
+    title = "Not authenticated"
+
+
+class NotAllowed(AccessError):
+    """A valid key whose role does not reach."""
+
+
+class NotFound(LifeguardError):
+    """There is no such thing."""
+
+    status = 404
+    title = "Not found"
+
+
+class Conflict(LifeguardError):
+    """The thing has changed since the caller looked at it."""
+
+    status = 409
+    title = "Conflict"
+
+
+class Unavailable(LifeguardError):
+    """Nothing can be answered now; the caller should try again after `retry_after_s` seconds."""
+
+    status = 503
+    title = "Unavailable"
+
+    def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class NoModel(Unavailable):
+    """No export is loaded."""
+
+    title = "No model"
+
+
+class NoRoom(Unavailable):
+    """The queue is full."""
+
+    title = "Overloaded"
+
+
+class OutOfTime(Unavailable):
+    """The request's deadline passed before its verdict."""
+
+    title = "Out of time"
+
+
+class StoreUnavailable(Unavailable):
+    """The database does not answer."""
+
+    title = "Store unavailable"
+
+
+class BrokenExport(LifeguardError):
+    """An export that is incomplete, altered, or fails its own self-test."""
+
+    title = "Broken export"
+
+
+class BadConfiguration(LifeguardError):
+    """A setting, key or environment that cannot work; says which and how to mend it."""
+
+    title = "Bad configuration"

@@ -1,0 +1,75 @@
+"""Every query Lifeguard makes. Nobody else opens a transaction.
+
+    async with open_store(settings) as store:
+        await store.pool.add(sightings)
+
+One noun a module: `pool` (messages), `review` (picks and labels), `cycles`, `variations`, `keys`, `lease`.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from guard.settings import GuardSettings
+from guard.store.cycles import Cycles
+from guard.store.database import Database
+from guard.store.keyring import Keyring
+from guard.store.keys import Keys
+from guard.store.lease import Leases
+from guard.store.pool import Pool
+from guard.store.review import Review
+from guard.store.variations import Variations
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)
+
+
+class Store:
+    """The tables, by noun.
+
+    Args:
+        database: Where the rows are.
+        keyring: Seals and opens the texts.
+        clock: Tells the time; injected in tests.
+        review_lease_s: Seconds for which a reviewer holds a message.
+    """
+
+    def __init__(
+        self, database: Database, keyring: Keyring, *, clock: Clock = utc_now, review_lease_s: int = 600
+    ) -> None:
+        self.database = database
+        self.keyring = keyring
+        self.clock = clock
+        self.pool = Pool(database, keyring, clock)
+        self.review = Review(database, keyring, clock, lease_s=review_lease_s)
+        self.cycles = Cycles(database, clock)
+        self.variations = Variations(database, keyring, clock)
+        self.keys = Keys(database, clock)
+        self.leases = Leases(database, clock)
+
+    async def rotate(self, keyring: Keyring, *, batch: int = 500) -> int:
+        """Seal every text anew under the keyring's active key and return how many there were."""
+        return await self.pool.rotate(keyring, batch=batch) + await self.variations.rotate(keyring, batch=batch)
+
+
+@asynccontextmanager
+async def open_store(
+    settings: GuardSettings, *, clock: Clock = utc_now, create_keyring: bool = False
+) -> AsyncIterator[Store]:
+    """Yield the store with its schema up to date; close it afterwards.
+
+    Raises:
+        BadConfiguration: No keyring, or a schema newer than this program.
+        StoreUnavailable: The database does not answer.
+    """
+    keyring = Keyring.load(settings, create=create_keyring)
+    database = Database(settings.store_url)
+    try:
+        await database.migrate()
+        yield Store(database, keyring, clock=clock, review_lease_s=settings.review_lease_s)
+    finally:
+        await database.close()

@@ -1,0 +1,190 @@
+"""The cycles: one row each, moved from stage to stage by the one learner that holds the lease."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from guard.errors import Conflict
+from guard.store.database import Database
+from guard.store.lease import LEARNER, check_fence
+from guard.store.pool import move
+from guard.store.rows import Cycle, Message, Pick
+from guard.store.states import CycleState, MessageState, PickState
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """A message chosen for people: `reason` says why in words and numbers, without its text."""
+
+    message_id: int
+    reason: dict[str, Any]
+    inclusion_probability: float | None
+
+
+class Cycles:
+    """Queries over cycles. Every change names the learner's fence; a learner that lost its lease is refused."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def open(
+        self, *, fence: int, strategy: str, seed: int, batch_size: int, champion: str, due_at: datetime
+    ) -> Cycle:
+        """Open a cycle in `selecting`.
+
+        Raises:
+            Conflict: One is open already, or the lease was lost.
+        """
+        now = self._clock()
+        async with self._database.write() as session:
+            await check_fence(session, LEARNER, fence)
+            if await _current(session) is not None:
+                raise Conflict("A cycle is open already.")
+            cycle = Cycle(
+                state=CycleState.SELECTING,
+                strategy=strategy,
+                seed=seed,
+                batch_size=batch_size,
+                labels_spent=0,
+                champion=champion,
+                challenger=None,
+                opened_at=now,
+                due_at=due_at,
+                closed_at=None,
+                timeline=[{"stage": CycleState.SELECTING, "started_at": now.isoformat(), "ended_at": None}],
+                figures={},
+                reasons=[],
+            )
+            session.add(cycle)
+            await session.flush()
+            return cycle
+
+    async def fill(self, cycle_id: int, picks: Sequence[Picked], *, fence: int, figures: dict[str, Any]) -> Cycle:
+        """Hand the batch to people: the picks in order, and the cycle in `labelling`, in one transaction."""
+        async with self._database.write() as session:
+            cycle = await self._claim(session, cycle_id, fence, CycleState.SELECTING)
+            # messages erased or expired since they were read are no longer there to be picked
+            present = set(
+                (await session.scalars(select(Message.id).where(Message.id.in_([p.message_id for p in picks])))).all()
+            )
+            kept = [p for p in picks if p.message_id in present]
+            session.add_all(
+                Pick(
+                    cycle_id=cycle_id,
+                    message_id=p.message_id,
+                    position=position,
+                    reason=p.reason,
+                    inclusion_probability=p.inclusion_probability,
+                    state=PickState.WAITING,
+                )
+                for position, p in enumerate(kept)
+            )
+            await move(session, [p.message_id for p in kept], MessageState.PICKED)
+            self._enter(cycle, CycleState.LABELLING, figures)
+            return cycle
+
+    async def advance(
+        self,
+        cycle_id: int,
+        *,
+        fence: int,
+        source: CycleState,
+        target: CycleState,
+        figures: dict[str, Any] | None = None,
+        reasons: Sequence[str] = (),
+        challenger: str | None = None,
+    ) -> Cycle:
+        """Move a cycle from one stage to the next; leaving `labelling` returns undecided messages to the pool.
+
+        Raises:
+            Conflict: The cycle is not in `source`, or the lease was lost.
+        """
+        async with self._database.write() as session:
+            cycle = await self._claim(session, cycle_id, fence, source)
+            if source is CycleState.LABELLING or target is CycleState.FAILED:
+                undecided = select(Pick).where(Pick.cycle_id == cycle_id, Pick.state == PickState.WAITING)
+                picks = (await session.scalars(undecided)).all()
+                await move(session, [p.message_id for p in picks], MessageState.POOLED)
+                for pick in picks:
+                    pick.state, pick.leased_by, pick.leased_until = PickState.RETURNED, None, None
+            if challenger is not None:
+                cycle.challenger = challenger
+            if reasons:
+                cycle.reasons = list(reasons)
+            self._enter(cycle, target, figures or {})
+            return cycle
+
+    async def current(self) -> Cycle | None:
+        """Return the open cycle."""
+        async with self._database.read() as session:
+            return await _current(session)
+
+    async def get(self, cycle_id: int) -> Cycle | None:
+        """Return a cycle."""
+        async with self._database.read() as session:
+            return await session.get(Cycle, cycle_id)
+
+    async def recent(self, limit: int = 20) -> Sequence[Cycle]:
+        """Return the latest cycles, newest first."""
+        async with self._database.read() as session:
+            return (await session.scalars(select(Cycle).order_by(Cycle.id.desc()).limit(limit))).all()
+
+    async def labels_spent(self) -> int:
+        """Return how many decisions people have made in all cycles, erased ones included: what the budget counts."""
+        async with self._database.read() as session:
+            return int(await session.scalar(select(func.coalesce(func.sum(Cycle.labels_spent), 0))) or 0)
+
+    async def counts(self) -> dict[CycleState, int]:
+        """Return how many cycles are in each state."""
+        async with self._database.read() as session:
+            found = {s: n for s, n in await session.execute(select(Cycle.state, func.count()).group_by(Cycle.state))}
+        return {state: found.get(state, 0) for state in CycleState}
+
+    async def undecided(self, cycle_id: int) -> int:
+        """Return how many picks of a cycle wait for people."""
+        async with self._database.read() as session:
+            count = await session.scalar(
+                select(func.count()).where(Pick.cycle_id == cycle_id, Pick.state == PickState.WAITING)
+            )
+            return int(count or 0)
+
+    async def _claim(self, session: AsyncSession, cycle_id: int, fence: int, source: CycleState) -> Cycle:
+        await check_fence(session, LEARNER, fence)
+        cycle = await session.get_one(Cycle, cycle_id, with_for_update=True)
+        if cycle.state is not source:
+            raise Conflict(f"Cycle {cycle_id} is {cycle.state}, not {source}.")
+        return cycle
+
+    def _enter(self, cycle: Cycle, target: CycleState, figures: dict[str, Any]) -> None:
+        now = self._clock()
+        *before, last = cycle.timeline
+        timeline = [*before, {**last, "ended_at": now.isoformat()}]
+        if target.ended:
+            cycle.closed_at = now
+        else:
+            timeline.append({"stage": target, "started_at": now.isoformat(), "ended_at": None})
+        cycle.timeline = timeline
+        if figures:
+            cycle.figures = {**cycle.figures, **figures}
+        cycle.state = target
+
+
+async def add_figures(session: AsyncSession, cycle_id: int, section: str, counts: dict[str, int]) -> None:
+    """Add counts to one section of a cycle's figures, within the caller's transaction."""
+    cycle = await session.get_one(Cycle, cycle_id, with_for_update=True)
+    before = cycle.figures.get(section, {})
+    merged = {**before, **{name: before.get(name, 0) + number for name, number in counts.items()}}
+    await session.execute(update(Cycle).where(Cycle.id == cycle_id).values(figures={**cycle.figures, section: merged}))
+
+
+async def _current(session: AsyncSession) -> Cycle | None:
+    ended = [state for state in CycleState if state.ended]
+    cycle: Cycle | None = await session.scalar(
+        select(Cycle).where(Cycle.state.not_in(ended)).order_by(Cycle.id).limit(1)
+    )
+    return cycle

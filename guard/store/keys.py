@@ -1,0 +1,61 @@
+"""API keys: made once, shown once, stored as digests."""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from guard.errors import Conflict, NotFound
+from guard.store.database import Database
+from guard.store.rows import Key
+from guard.store.states import Role
+
+PREFIX: Final = "lg_"
+
+
+def digest(secret: str) -> bytes:
+    """Return the digest under which a key is stored: plain SHA-256, since the key itself is 32 random bytes."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+class Keys:
+    """Queries over API keys."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def create(self, name: str, role: Role) -> str:
+        """Make a key and return it; it cannot be shown again.
+
+        Raises:
+            Conflict: The name is taken, perhaps by a revoked key.
+        """
+        secret = PREFIX + secrets.token_urlsafe(32)
+        try:
+            async with self._database.write() as session:
+                session.add(Key(name=name, role=role, digest=digest(secret), created_at=self._clock(), revoked_at=None))
+        except IntegrityError:
+            raise Conflict(f"There is a key named {name!r} already: choose another name.") from None
+        return secret
+
+    async def all(self) -> Sequence[Key]:
+        """Return every key, revoked ones included, by name."""
+        async with self._database.read() as session:
+            return (await session.scalars(select(Key).order_by(Key.name))).all()
+
+    async def revoke(self, name: str) -> None:
+        """Revoke a key.
+
+        Raises:
+            NotFound: There is no such key in force.
+        """
+        async with self._database.write() as session:
+            key = await session.scalar(select(Key).where(Key.name == name, Key.revoked_at.is_(None)))
+            if key is None:
+                raise NotFound(f"There is no key in force named {name!r}; `guard keys list` shows them.")
+            key.revoked_at = self._clock()

@@ -1,0 +1,210 @@
+"""The labelling batch: who holds which pick, and what people decided."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import Select, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from guard.errors import Conflict, NotFound
+from guard.store.database import Database
+from guard.store.keyring import Keyring
+from guard.store.pool import move, open_text
+from guard.store.rows import Cycle, Label, Message, Pick
+from guard.store.states import CycleState, MessageState, PickState
+from guard.taxonomy import CATEGORIES, Category
+
+_S = TypeVar("_S", bound=Select[Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A pick leased to a reviewer, opened."""
+
+    pick_id: int
+    cycle_id: int
+    text: str
+    reason: dict[str, Any]
+    scores: dict[Category, float]
+    model_version: str
+    leased_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """How far people are with the batch of the open cycle."""
+
+    cycle_id: int
+    state: CycleState
+    strategy: str
+    opened_at: datetime
+    due_at: datetime
+    size: int
+    labelled: int
+    unclear: int
+    held: int
+
+    @property
+    def waiting(self) -> int:
+        """Picks nobody has decided about."""
+        return self.size - self.labelled - self.unclear
+
+
+class Review:
+    """Queries over picks and labels."""
+
+    def __init__(self, database: Database, keyring: Keyring, clock: Callable[[], datetime], *, lease_s: int) -> None:
+        self._database = database
+        self._keyring = keyring
+        self._clock = clock
+        self._lease = timedelta(seconds=lease_s)
+
+    async def next(self, reviewer: str) -> Held | None:
+        """Lease the next pick to a reviewer: the one they hold already, else the first that nobody holds."""
+        now = self._clock()
+        async with self._database.write() as session:
+            mine = Pick.leased_by == reviewer
+            found = (
+                await session.execute(
+                    _labelling(select(Pick, Message))
+                    .join(Message, Message.id == Pick.message_id)
+                    .where(
+                        Pick.state == PickState.WAITING,
+                        or_(Pick.leased_until.is_(None), Pick.leased_until <= now, mine),
+                    )
+                    .order_by((mine & (Pick.leased_until > now)).desc().nulls_last(), Pick.position)
+                    .limit(1)
+                    .with_for_update(of=Pick, skip_locked=True)
+                )
+            ).first()
+            if found is None:
+                return None
+            pick, message = found
+            pick.leased_by, pick.leased_until = reviewer, now + self._lease
+            return Held(
+                pick_id=pick.id,
+                cycle_id=pick.cycle_id,
+                text=open_text(self._keyring, message),
+                reason=pick.reason,
+                scores=dict(zip(CATEGORIES, message.scores, strict=True)),
+                model_version=message.model_version,
+                leased_until=pick.leased_until,
+            )
+
+    async def label(
+        self, pick_id: int, *, reviewer: str, category: Category | None, idempotency_key: str | None = None
+    ) -> int:
+        """Record a reviewer's decision and return the label's id; the same idempotency key gives the same label.
+
+        Args:
+            category: None means "can't tell".
+
+        Raises:
+            NotFound: There is no such pick.
+            Conflict: It is decided already, held by someone else, or the batch is closed.
+        """
+        now = self._clock()
+        async with self._database.write() as session:
+            if idempotency_key is not None:
+                known = await session.scalar(select(Label).where(Label.idempotency_key == idempotency_key))
+                if known is not None:
+                    if (known.pick_id, known.reviewer, known.category) != (pick_id, reviewer, category):
+                        raise Conflict("This idempotency key was used for another label: send a new one.")
+                    return known.id
+            pick = await session.get(Pick, pick_id, with_for_update=True)
+            if pick is None:
+                raise NotFound(f"There is no pick {pick_id}.")
+            cycle = await _open_cycle(session, pick.cycle_id)
+            if pick.state is not PickState.WAITING:
+                raise Conflict(f"Pick {pick_id} is decided already: undo that label first.")
+            if pick.leased_by != reviewer and pick.leased_until is not None and pick.leased_until > now:
+                raise Conflict(f"Pick {pick_id} is held by another reviewer until {pick.leased_until:%H:%M:%S} UTC.")
+            label = Label(
+                pick_id=pick_id,
+                message_id=pick.message_id,
+                reviewer=reviewer,
+                category=category,
+                decided_at=now,
+                undone_at=None,
+                idempotency_key=idempotency_key,
+            )
+            session.add(label)
+            pick.state = PickState.UNCLEAR if category is None else PickState.LABELLED
+            pick.leased_by = pick.leased_until = None
+            cycle.labels_spent += 1
+            await move(session, [pick.message_id], MessageState.UNCLEAR if category is None else MessageState.LABELLED)
+            await session.flush()
+            return label.id
+
+    async def undo(self, reviewer: str) -> int:
+        """Take back the reviewer's latest decision in the open batch, hold its pick again, and return the pick's id.
+
+        Raises:
+            NotFound: There is nothing to undo.
+        """
+        now = self._clock()
+        async with self._database.write() as session:
+            label = await session.scalar(
+                _labelling(select(Label).join(Pick, Pick.id == Label.pick_id))
+                .where(Label.reviewer == reviewer, Label.undone_at.is_(None))
+                .order_by(Label.id.desc())
+                .limit(1)
+                .with_for_update(of=Label)
+            )
+            if label is None:
+                raise NotFound("There is no decision of yours to undo in the open batch.")
+            pick = await session.get_one(Pick, label.pick_id, with_for_update=True)
+            cycle = await _open_cycle(session, pick.cycle_id)
+            label.undone_at = now
+            label.idempotency_key = None
+            pick.state = PickState.WAITING
+            pick.leased_by, pick.leased_until = reviewer, now + self._lease
+            cycle.labels_spent -= 1
+            await move(session, [pick.message_id], MessageState.PICKED)
+            return pick.id
+
+    async def batch(self) -> Batch | None:
+        """Return how far the latest cycle's batch is; None before the first cycle."""
+        now = self._clock()
+        async with self._database.read() as session:
+            cycle = await session.scalar(select(Cycle).order_by(Cycle.id.desc()).limit(1))
+            if cycle is None:
+                return None
+            rows = await session.execute(
+                select(Pick.state, func.count(), func.count().filter(Pick.leased_until > now))
+                .where(Pick.cycle_id == cycle.id)
+                .group_by(Pick.state)
+            )
+            counts = {state: (number, held) for state, number, held in rows}
+        return Batch(
+            cycle_id=cycle.id,
+            state=cycle.state,
+            strategy=cycle.strategy,
+            opened_at=cycle.opened_at,
+            due_at=cycle.due_at,
+            size=sum(number for number, _ in counts.values()),
+            labelled=counts.get(PickState.LABELLED, (0, 0))[0],
+            unclear=counts.get(PickState.UNCLEAR, (0, 0))[0],
+            held=counts.get(PickState.WAITING, (0, 0))[1],
+        )
+
+    async def label_counts(self) -> dict[Category | None, int]:
+        """Return how many standing labels there are of each category (None: can't tell)."""
+        async with self._database.read() as session:
+            rows = await session.execute(
+                select(Label.category, func.count()).where(Label.undone_at.is_(None)).group_by(Label.category)
+            )
+            return {category: number for category, number in rows}
+
+
+def _labelling(query: _S) -> _S:
+    return query.join(Cycle, Cycle.id == Pick.cycle_id).where(Cycle.state == CycleState.LABELLING)
+
+
+async def _open_cycle(session: AsyncSession, cycle_id: int) -> Cycle:
+    cycle = await session.get_one(Cycle, cycle_id, with_for_update=True)
+    if cycle.state is not CycleState.LABELLING:
+        raise Conflict(f"The batch of cycle {cycle_id} is closed: ask for the next message.")
+    return cycle

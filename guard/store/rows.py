@@ -1,0 +1,200 @@
+"""Every table, one class each. Texts are ciphertext here, users are keyed hashes, times are UTC."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from advanced_alchemy.types import BigIntIdentity, DateTimeUTC
+from sqlalchemy import JSON, Enum, ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from guard.store.states import CycleState, MessageState, PickState, Role
+from guard.taxonomy import Category
+
+
+def _enum(values: type[StrEnum], length: int) -> Enum:
+    """Return a column of the enum's values (not its names), as plain text."""
+    return Enum(
+        values,
+        native_enum=False,
+        create_constraint=False,
+        length=length,
+        values_callable=lambda e: [m.value for m in e],
+    )
+
+
+class Row(DeclarativeBase):
+    """The base of every table."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        int: BigIntIdentity,
+        datetime: DateTimeUTC(timezone=True),
+        bytes: LargeBinary,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+        Category: _enum(Category, 32),
+        CycleState: _enum(CycleState, 16),
+        MessageState: _enum(MessageState, 16),
+        PickState: _enum(PickState, 16),
+        Role: _enum(Role, 16),
+    }
+
+
+class Message(Row):
+    """A text in the pool with the verdict that brought it there and the probability of its being there."""
+
+    __tablename__ = "message"
+    __table_args__ = (Index(None, "state", "id"), Index(None, "last_seen_at"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    fingerprint: Mapped[bytes] = mapped_column(unique=True)
+    ciphertext: Mapped[bytes]
+    key_id: Mapped[str] = mapped_column(String(16), index=True)
+    source: Mapped[str] = mapped_column(String(32))
+    reason: Mapped[str] = mapped_column(String(16))
+    inclusion_probability: Mapped[float]
+    model_version: Mapped[str] = mapped_column(String(16))
+    category: Mapped[Category]
+    scores: Mapped[list[Any]]
+    uncertainty: Mapped[float]
+    seen_count: Mapped[int]
+    anonymous: Mapped[bool]
+    first_seen_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+    state: Mapped[MessageState]
+
+
+class Sighting(Row):
+    """That a user sent a message; erasing a user starts here."""
+
+    __tablename__ = "sighting"
+
+    message_id: Mapped[int] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"), primary_key=True)
+    user_hash: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    seen_count: Mapped[int]
+    first_seen_at: Mapped[datetime]
+
+
+class Erasure(Row):
+    """That a user was erased, so that nothing of theirs sent before comes back."""
+
+    __tablename__ = "erasure"
+
+    user_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    erased_at: Mapped[datetime]
+
+
+class Cycle(Row):
+    """One turn of the loop. `timeline` holds `{stage, started_at, ended_at}`, `figures` counts and metrics by stage."""
+
+    __tablename__ = "cycle"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[CycleState] = mapped_column(index=True)
+    strategy: Mapped[str] = mapped_column(String(32))
+    seed: Mapped[int]
+    batch_size: Mapped[int]
+    labels_spent: Mapped[int]
+    champion: Mapped[str] = mapped_column(String(16))
+    challenger: Mapped[str | None] = mapped_column(String(16))
+    opened_at: Mapped[datetime]
+    due_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    timeline: Mapped[list[Any]]
+    figures: Mapped[dict[str, Any]]
+    reasons: Mapped[list[Any]]
+
+
+class Pick(Row):
+    """A message chosen for people in a cycle, and why."""
+
+    __tablename__ = "pick"
+    __table_args__ = (UniqueConstraint("cycle_id", "message_id"), Index(None, "cycle_id", "state", "position"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    cycle_id: Mapped[int] = mapped_column(ForeignKey("cycle.id", ondelete="CASCADE"))
+    message_id: Mapped[int] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"), index=True)
+    position: Mapped[int]
+    reason: Mapped[dict[str, Any]]
+    inclusion_probability: Mapped[float | None]
+    state: Mapped[PickState]
+    leased_by: Mapped[str | None] = mapped_column(String(64))
+    leased_until: Mapped[datetime | None]
+    varied_at: Mapped[datetime | None]
+
+
+class Label(Row):
+    """A person's decision about a pick; `category` is None for "can't tell"."""
+
+    __tablename__ = "label"
+    __table_args__ = (Index(None, "pick_id"), Index(None, "reviewer", "decided_at"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    pick_id: Mapped[int] = mapped_column(ForeignKey("pick.id", ondelete="CASCADE"))
+    message_id: Mapped[int] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"), index=True)
+    reviewer: Mapped[str] = mapped_column(String(64))
+    category: Mapped[Category | None]
+    decided_at: Mapped[datetime]
+    undone_at: Mapped[datetime | None]
+    idempotency_key: Mapped[str | None] = mapped_column(String(64), unique=True)
+
+
+class Variation(Row):
+    """An accepted variation of a labelled message, with where it came from."""
+
+    __tablename__ = "variation"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    message_id: Mapped[int] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"), index=True)
+    cycle_id: Mapped[int] = mapped_column(ForeignKey("cycle.id", ondelete="CASCADE"), index=True)
+    fingerprint: Mapped[bytes] = mapped_column(unique=True)
+    ciphertext: Mapped[bytes]
+    key_id: Mapped[str] = mapped_column(String(16), index=True)
+    category: Mapped[Category]
+    llm: Mapped[str] = mapped_column(String(64))
+    template: Mapped[str] = mapped_column(String(32))
+    created_at: Mapped[datetime]
+
+
+class SnapshotItem(Row):
+    """One training row of a cycle's frozen data set; its group is its message, `variation_id` None means the message itself."""
+
+    __tablename__ = "snapshot_item"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    cycle_id: Mapped[int] = mapped_column(ForeignKey("cycle.id", ondelete="CASCADE"), index=True)
+    message_id: Mapped[int] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"), index=True)
+    variation_id: Mapped[int | None] = mapped_column(ForeignKey("variation.id", ondelete="CASCADE"), index=True)
+    category: Mapped[Category]
+
+
+class Key(Row):
+    """An API key: its digest, never itself."""
+
+    __tablename__ = "api_key"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    role: Mapped[Role]
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
+class Lease(Row):
+    """Who may act as the learner, until when; `fence` grows with every new holder."""
+
+    __tablename__ = "lease"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(64))
+    fence: Mapped[int]
+    expires_at: Mapped[datetime]

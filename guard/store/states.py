@@ -1,0 +1,47 @@
+"""The states and roles that rows carry; their values appear in JSON unchanged."""
+
+from enum import StrEnum
+
+
+class MessageState(StrEnum):
+    """Where a message is on its way from the pool to a label."""
+
+    POOLED = "pooled"
+    PICKED = "picked"
+    LABELLED = "labelled"
+    UNCLEAR = "unclear"
+
+
+class PickState(StrEnum):
+    """Whether a person has decided about a pick; `returned` to the pool when the time was up."""
+
+    WAITING = "waiting"
+    LABELLED = "labelled"
+    UNCLEAR = "unclear"
+    RETURNED = "returned"
+
+
+class CycleState(StrEnum):
+    """The stages of a cycle and its three ends."""
+
+    SELECTING = "selecting"
+    LABELLING = "labelling"
+    GENERATING = "generating"
+    TRAINING = "training"
+    GATING = "gating"
+    PROMOTED = "promoted"
+    HELD = "held"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to the cycle."""
+        return self in {CycleState.PROMOTED, CycleState.HELD, CycleState.FAILED}
+
+
+class Role(StrEnum):
+    """What a key may do; each role may do what those before it may not, and admin may do everything."""
+
+    CLIENT = "client"
+    REVIEWER = "reviewer"
+    ADMIN = "admin"

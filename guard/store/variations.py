@@ -1,0 +1,186 @@
+"""Accepted variations of labelled messages, and the frozen data sets made of both."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+
+from guard.errors import Conflict
+from guard.store.cycles import add_figures
+from guard.store.database import Database
+from guard.store.keyring import Keyring
+from guard.store.lease import LEARNER, check_fence
+from guard.store.pool import open_text
+from guard.store.rows import Label, Message, Pick, SnapshotItem, Variation
+from guard.store.states import PickState
+from guard.taxonomy import Category
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A labelled message that waits for its variations."""
+
+    pick_id: int
+    message_id: int
+    text: str
+    category: Category
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledText:
+    """A training row: `message_id` is its group, `variation` tells an LLM's text from a user's."""
+
+    message_id: int
+    text: str
+    category: Category
+    variation: bool
+
+
+class Variations:
+    """Queries over variations and snapshots."""
+
+    def __init__(self, database: Database, keyring: Keyring, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._keyring = keyring
+        self._clock = clock
+
+    async def pending(self, cycle_id: int) -> list[Seed]:
+        """Return the labelled picks of a cycle that have no variations yet, in order."""
+        async with self._database.read() as session:
+            rows = await session.execute(
+                select(Pick.id, Label.category, Message)
+                .join(Label, (Label.pick_id == Pick.id) & Label.undone_at.is_(None))
+                .join(Message, Message.id == Pick.message_id)
+                .where(
+                    Pick.cycle_id == cycle_id,
+                    Pick.state == PickState.LABELLED,
+                    Pick.varied_at.is_(None),
+                    Label.category.is_not(None),
+                )
+                .order_by(Pick.position)
+            )
+            return [
+                Seed(pick_id, message.id, open_text(self._keyring, message), category)
+                for pick_id, category, message in rows
+            ]
+
+    async def known(self, texts: Sequence[str]) -> set[str]:
+        """Return those of the normalised texts that the store holds already, as a message or a variation."""
+        by_fingerprint = {self._keyring.fingerprint(text): text for text in texts}
+        async with self._database.read() as session:
+            found: set[bytes] = set()
+            for row in (Message, Variation):
+                query = select(row.fingerprint).where(row.fingerprint.in_(by_fingerprint))
+                found.update((await session.scalars(query)).all())
+        return {by_fingerprint[fingerprint] for fingerprint in found}
+
+    async def record(
+        self,
+        cycle_id: int,
+        seed: Seed,
+        accepted: Sequence[str],
+        *,
+        fence: int,
+        llm: str,
+        template: str,
+        fates: dict[str, int],
+    ) -> None:
+        """Store a seed's accepted variations and count all fates, in one transaction: a seed is varied once.
+
+        Raises:
+            Conflict: It was varied already, erased meanwhile, or the lease was lost.
+        """
+        async with self._database.write() as session:
+            await check_fence(session, LEARNER, fence)
+            pick = await session.get(Pick, seed.pick_id, with_for_update=True)
+            if pick is None or pick.varied_at is not None:
+                raise Conflict(f"Pick {seed.pick_id} was varied or erased already.")
+            pick.varied_at = self._clock()
+            for text in accepted:
+                fingerprint = self._keyring.fingerprint(text)
+                session.add(
+                    Variation(
+                        message_id=seed.message_id,
+                        cycle_id=cycle_id,
+                        fingerprint=fingerprint,
+                        ciphertext=self._keyring.seal(text, owner=fingerprint),
+                        key_id=self._keyring.active_id,
+                        category=seed.category,
+                        llm=llm,
+                        template=template,
+                        created_at=self._clock(),
+                    )
+                )
+            await add_figures(session, cycle_id, "variations", fates)
+
+    async def count(self) -> int:
+        """Return how many accepted variations there are."""
+        async with self._database.read() as session:
+            return int(await session.scalar(select(func.count()).select_from(Variation)) or 0)
+
+    async def freeze(self, cycle_id: int, *, fence: int) -> int:
+        """Freeze a cycle's data set, every labelled message with its variations, and return its size; once a cycle."""
+        async with self._database.write() as session:
+            await check_fence(session, LEARNER, fence)
+            frozen = await session.scalar(select(func.count()).where(SnapshotItem.cycle_id == cycle_id))
+            if frozen:
+                return int(frozen)
+            standing = (Label.undone_at.is_(None)) & Label.category.is_not(None)
+            labelled = await session.execute(
+                select(Label.message_id, Label.category).where(standing).order_by(Label.id)
+            )
+            latest = {message_id: category for message_id, category in labelled}
+            varied = await session.execute(select(Variation.message_id, Variation.id).order_by(Variation.id))
+            items = [
+                SnapshotItem(cycle_id=cycle_id, message_id=message_id, variation_id=None, category=category)
+                for message_id, category in latest.items()
+            ]
+            items += [
+                SnapshotItem(
+                    cycle_id=cycle_id, message_id=message_id, variation_id=variation_id, category=latest[message_id]
+                )
+                for message_id, variation_id in varied
+                if message_id in latest
+            ]
+            session.add_all(items)
+            return len(items)
+
+    async def snapshot(self, cycle_id: int) -> list[LabelledText]:
+        """Return a cycle's frozen data set, opened, in the order it was frozen."""
+        async with self._database.read() as session:
+            rows = await session.execute(
+                select(SnapshotItem, Message, Variation)
+                .join(Message, Message.id == SnapshotItem.message_id)
+                .outerjoin(Variation, Variation.id == SnapshotItem.variation_id)
+                .where(SnapshotItem.cycle_id == cycle_id)
+                .order_by(SnapshotItem.id)
+            )
+            return [
+                LabelledText(
+                    message_id=item.message_id,
+                    text=open_text(self._keyring, message) if variation is None else self._open(variation),
+                    category=item.category,
+                    variation=variation is not None,
+                )
+                for item, message, variation in rows
+            ]
+
+    async def rotate(self, keyring: Keyring, *, batch: int) -> int:
+        """Seal every variation anew under the keyring's active key, a batch a transaction."""
+        count = 0
+        while True:
+            async with self._database.write() as session:
+                rows = (
+                    await session.scalars(select(Variation).where(Variation.key_id != keyring.active_id).limit(batch))
+                ).all()
+                for row in rows:
+                    text = keyring.open(row.ciphertext, key_id=row.key_id, owner=row.fingerprint)
+                    row.ciphertext = keyring.seal(text, owner=row.fingerprint)
+                    row.key_id = keyring.active_id
+            if not rows:
+                return count
+            count += len(rows)
+
+    def _open(self, variation: Variation) -> str:
+        return self._keyring.open(variation.ciphertext, key_id=variation.key_id, owner=variation.fingerprint)

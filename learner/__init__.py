@@ -1,0 +1,1 @@
+"""The offline half of Lifeguard: everything that runs on a schedule."""
