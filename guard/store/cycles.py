@@ -145,6 +145,24 @@ class Cycles:
             found = {s: n for s, n in await session.execute(select(Cycle.state, func.count()).group_by(Cycle.state))}
         return {state: found.get(state, 0) for state in CycleState}
 
+    async def variation_fates(self) -> dict[str, int]:
+        """Return how many variations of all cycles met each fate."""
+        fates: dict[str, int] = {}
+        async with self._database.read() as session:
+            for figures in await session.scalars(select(Cycle.figures)):
+                for fate, number in figures.get("variations", {}).items():
+                    fates[fate] = fates.get(fate, 0) + number
+        return fates
+
+    async def last_judged(self) -> Cycle | None:
+        """Return the latest cycle whose challenger went through the gate."""
+        async with self._database.read() as session:
+            judged = select(Cycle).where(Cycle.state.in_([CycleState.PROMOTED, CycleState.HELD]))
+            cycle: Cycle | None = await session.scalar(
+                judged.where(Cycle.challenger.is_not(None)).order_by(Cycle.id.desc()).limit(1)
+            )
+            return cycle
+
     async def undecided(self, cycle_id: int) -> int:
         """Return how many picks of a cycle wait for people."""
         async with self._database.read() as session:

@@ -1,0 +1,218 @@
+"""Windows into runs: worker threads over one bundle at a time, a bounded queue, and no future left unresolved.
+
+No timer: a free worker takes what waits, so runs grow only while all workers are busy. Windows of one run have similar
+lengths and belong to one bundle.
+"""
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from guard.bundle import Bundle, Outputs, Window
+from guard.errors import LifeguardError, NoModel, NoRoom, OutOfTime
+from guard.taxonomy import CATEGORIES
+
+LENGTH_RATIO: Final = 1.5  # a run pads to its longest window: at most half of a window's tokens are padding
+
+
+class Observer(Protocol):
+    """Is told of every run, from the worker's thread."""
+
+    def __call__(self, *, waited_s: float, ran_s: float, windows: int) -> None:
+        """Take note of one run: the longest wait in it, its time, and its size."""
+
+
+class _Job:
+    """The windows of one request: shared by its items, answered once."""
+
+    __slots__ = ("bundle", "expires", "future", "logits", "loop", "queued", "remaining", "settled")
+
+    def __init__(self, bundle: Bundle, windows: int, expires: float) -> None:
+        self.bundle = bundle
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[npt.NDArray[np.float32]] = self.loop.create_future()
+        self.logits = np.empty((windows, len(CATEGORIES)), dtype=np.float32)
+        self.remaining = windows
+        self.expires = expires
+        self.queued = time.monotonic()
+        self.settled = False
+
+    def settle(self, error: BaseException | None = None) -> None:
+        """Resolve the future from any thread; later calls do nothing."""
+        if self.settled:
+            return
+        self.settled = True
+        try:
+            self.loop.call_soon_threadsafe(self._resolve, error)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
+
+    def _resolve(self, error: BaseException | None) -> None:
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(self.logits)
+        else:
+            self.future.set_exception(error)
+
+
+class _Item:
+    """One window of a job."""
+
+    __slots__ = ("index", "job", "window")
+
+    def __init__(self, job: _Job, index: int, window: Window) -> None:
+        self.job, self.index, self.window = job, index, window
+
+
+class Batcher:
+    """Runs windows on worker threads.
+
+    Args:
+        threads: Worker threads; one run uses one of them.
+        max_queue_tokens: Tokens that may wait; a request that would exceed it is refused at once.
+        observe: Told of every run.
+    """
+
+    def __init__(self, *, threads: int, max_queue_tokens: int, observe: Callable[..., None] | None = None) -> None:
+        self._max_queue_tokens = max_queue_tokens
+        self._observe = observe
+        self._waiting: deque[_Item] = deque()
+        self._changed = threading.Condition()
+        self._idle = 0
+        self._closed = False
+        self.queue_tokens = 0
+        self._workers = [threading.Thread(target=self._work, name=f"batcher-{n}", daemon=True) for n in range(threads)]
+        for worker in self._workers:
+            worker.start()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every worker is alive and takes work."""
+        return not self._closed and all(worker.is_alive() for worker in self._workers)
+
+    async def run(self, bundle: Bundle, windows: Sequence[Window], *, timeout_s: float) -> npt.NDArray[np.float32]:
+        """Run windows on a bundle and return their `(n, 6)` logits.
+
+        Raises:
+            NoRoom: Too many tokens wait already.
+            OutOfTime: The windows were not run within `timeout_s`.
+            NoModel: The batcher is closed, or the run failed.
+        """
+        job = _Job(bundle, len(windows), time.monotonic() + timeout_s)
+        tokens = sum(len(w.ids) for w in windows)
+        with self._changed:
+            if self._closed:
+                raise NoModel("The guard is shutting down.", retry_after_s=5)
+            if self.queue_tokens and self.queue_tokens + tokens > self._max_queue_tokens:
+                raise NoRoom(f"{self.queue_tokens} tokens wait already, the limit is {self._max_queue_tokens}.")
+            self.queue_tokens += tokens
+            self._waiting.extend(_Item(job, index, window) for index, window in enumerate(windows))
+            self._changed.notify(len(windows))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await job.future
+        except TimeoutError:
+            raise OutOfTime(
+                f"No verdict within {timeout_s * 1000:.0f} ms; the queue holds {self.queue_tokens} tokens."
+            ) from None
+        finally:
+            job.settled = True  # whoever waited is gone: what is left of the job is dropped when it is taken
+
+    def close(self) -> None:
+        """Refuse new work, fail what waits, and let the workers end their runs."""
+        with self._changed:
+            self._closed = True
+            left = {item.job for item in self._waiting}
+            self._waiting.clear()
+            self.queue_tokens = 0
+            self._changed.notify_all()
+        for job in left:
+            job.settle(NoModel("The guard is shutting down.", retry_after_s=5))
+        for worker in self._workers:
+            worker.join()
+
+    def _work(self) -> None:
+        while (items := self._take()) is not None:
+            if not items:
+                continue
+            began = time.monotonic()
+            try:
+                outputs = items[0].job.bundle.run([item.window for item in items])
+                self._deliver(items, outputs)
+            except Exception as error:  # noqa: BLE001 - whatever a run raises, its requests get an answer and the worker lives
+                failure = (
+                    error if isinstance(error, LifeguardError) else NoModel(f"The run failed ({type(error).__name__}).")
+                )
+                for item in items:
+                    item.job.settle(failure)
+            if self._observe is not None:
+                ended = time.monotonic()
+                waited = max(began - item.job.queued for item in items)
+                self._observe(waited_s=waited, ran_s=ended - began, windows=len(items))
+
+    def _take(self) -> list[_Item] | None:
+        """Wait for work and take one run of it; None when closed."""
+        with self._changed:
+            self._idle += 1
+            try:
+                while not self._waiting and not self._closed:
+                    self._changed.wait()
+            finally:
+                self._idle -= 1
+            if not self._waiting:
+                return None
+            return self._next_run(share=math.ceil(len(self._waiting) / (self._idle + 1)))
+
+    def _next_run(self, share: int) -> list[_Item]:
+        """Take the oldest live item and those behind it that fit: same bundle, similar length, within its policy."""
+        now = time.monotonic()
+        run: list[_Item] = []
+        passed: list[_Item] = []
+        longest = shortest = 0
+        while self._waiting and len(run) < share:
+            item = self._waiting.popleft()
+            length = len(item.window.ids)
+            if item.job.settled or item.job.expires <= now:
+                self.queue_tokens -= length
+                item.job.settle(OutOfTime("The deadline passed before the run."))
+                continue
+            if run:
+                policy = run[0].job.bundle.artefact.batch
+                long, short = max(longest, length), min(shortest, length)
+                if (
+                    item.job.bundle is not run[0].job.bundle
+                    or long > short * LENGTH_RATIO
+                    or long * (len(run) + 1) > policy.max_batch_tokens
+                ):
+                    passed.append(item)
+                    if len(passed) >= policy.max_batch_size:
+                        break
+                    continue
+            run.append(item)
+            longest, shortest = (max(longest, length), min(shortest, length)) if len(run) > 1 else (length, length)
+            share = min(share, run[0].job.bundle.artefact.batch.max_batch_size)
+            self.queue_tokens -= length
+        self._waiting.extendleft(reversed(passed))
+        return run
+
+    @staticmethod
+    def _deliver(items: Sequence[_Item], outputs: Outputs) -> None:
+        for item, logits in zip(items, outputs.logits, strict=True):
+            item.job.logits[item.index] = logits
+        for item in items:
+            with _COUNTING:
+                item.job.remaining -= 1
+                done = item.job.remaining == 0
+            if done:
+                item.job.settle()
+
+
+_COUNTING: Final = threading.Lock()  # two workers may finish windows of one job at once

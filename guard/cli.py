@@ -1,0 +1,159 @@
+"""`guard …`: serve, keys, keyring, models, erase. Wiring only; every command's work is done elsewhere."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from guard.errors import BadConfiguration, LifeguardError
+from guard.exports import Exports
+from guard.settings import GuardSettings
+from guard.store import Store, open_store
+from guard.store.keyring import Keyring
+from guard.store.states import Role
+
+app = typer.Typer(help="The guard: classify, review, operate.", no_args_is_help=True, pretty_exceptions_enable=False)
+keys = typer.Typer(help="API keys.", no_args_is_help=True)
+keyring = typer.Typer(help="The keys that seal the stored texts.", no_args_is_help=True)
+models = typer.Typer(help="Exported versions and the champion pointer.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+app.add_typer(keyring, name="keyring")
+app.add_typer(models, name="models")
+
+_T = TypeVar("_T")
+Reason = Annotated[str, typer.Option(help="Why, in words; it is kept.")]
+
+
+def _with_store(work: Callable[[Store], Awaitable[_T]]) -> _T:
+    async def run() -> _T:
+        async with open_store(GuardSettings(), create_keyring=True) as store:
+            return await work(store)
+
+    return asyncio.run(run())
+
+
+@app.command()
+def serve() -> None:
+    """Serve, with the learner beside it unless GUARD_LEARNER=false."""
+    from guard.server import serve as run
+
+    run(GuardSettings())
+
+
+@app.command()
+def erase(user: Annotated[str, typer.Option(help="The user's id, as the chatbot sent it.")]) -> None:
+    """Erase what a user sent: messages, labels, variations. Trained models forget with the next training."""
+    erased = _with_store(lambda store: store.pool.erase_user(user))
+    typer.echo(f"Erased {erased} messages with their labels and variations.")
+
+
+@keys.command("create")
+def create_key(name: str, role: Annotated[Role, typer.Option()] = Role.CLIENT) -> None:
+    """Make a key and print it, this once."""
+    secret = _with_store(lambda store: store.keys.create(name, role))
+    typer.echo(secret)
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """List the keys, never their secrets."""
+    table = Table("name", "role", "created", "revoked")
+    for key in _with_store(lambda store: store.keys.all()):
+        revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
+        table.add_row(key.name, key.role, f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
+    Console().print(table)
+
+
+@keys.command("revoke")
+def revoke_key(name: str) -> None:
+    """Revoke a key; a running guard refuses it within seconds."""
+    _with_store(lambda store: store.keys.revoke(name))
+    typer.echo(f"Revoked {name}.")
+
+
+@keyring.command("create")
+def create_keyring() -> None:
+    """Make the keyring's file, readable by its owner alone, where there is none."""
+    settings = GuardSettings()
+    ring = Keyring.load(settings, create=True)
+    typer.echo(f"The keyring is at {settings.keyring_path}; its active key is {ring.active_id}.")
+
+
+@keyring.command("rotate")
+def rotate_keyring() -> None:
+    """Seal every stored text under a new key. Stop the guard and the learner first; start them again afterwards."""
+    settings = GuardSettings()
+    if settings.keyring is not None:
+        raise BadConfiguration(
+            "The keyring comes from GUARD_KEYRING: put it into a file and set GUARD_KEYRING_FILE instead."
+        )
+    fresh = Keyring.load(settings).rotated()
+    fresh.save(settings.keyring_path, replace=True)  # both keys are on disk before the first text is sealed anew
+
+    async def rotate() -> int:
+        async with open_store(settings) as store:
+            return await store.rotate(fresh)
+
+    count = asyncio.run(rotate())
+    fresh.retired().save(settings.keyring_path, replace=True)
+    typer.echo(f"Sealed {count} texts under {fresh.active_id}; the older keys are gone.")
+
+
+@models.command("list")
+def list_models() -> None:
+    """List the exported versions."""
+    exports = Exports(GuardSettings().exports_dir)
+    champion = exports.champion()
+    table = Table("version", "", "parent", "created", "backbone", "macro-F1")
+    for version in exports.versions():
+        manifest = exports.manifest(version)
+        score = manifest.metrics.get("macro_f1")
+        table.add_row(
+            version,
+            "champion" if version == champion else "",
+            manifest.parent or "",
+            f"{manifest.created_at:%Y-%m-%d %H:%M}",
+            manifest.backbone,
+            "" if score is None else f"{100 * score:.1f}",
+        )
+    Console().print(table)
+
+
+@models.command("show")
+def show_model(version: str) -> None:
+    """Print a version's manifest and check its files."""
+    import msgspec
+
+    manifest = Exports(GuardSettings().exports_dir).verify(version)
+    typer.echo(msgspec.json.format(msgspec.json.encode(manifest)))
+
+
+@models.command("promote")
+def promote_model(version: str, reason: Reason) -> None:
+    """Make a version the champion, whatever the gate said."""
+    promotion = Exports(GuardSettings().exports_dir).promote(version, by="cli", reason=reason)
+    typer.echo(f"The champion is {promotion.version}; it was {promotion.previous or 'none'}.")
+
+
+@models.command("rollback")
+def rollback_model(reason: Reason) -> None:
+    """Go back to the champion before this one."""
+    promotion = Exports(GuardSettings().exports_dir).rollback(by="cli", reason=reason)
+    typer.echo(f"The champion is {promotion.version} again; it was {promotion.previous}.")
+
+
+def main() -> None:
+    """Run a command; one of our own errors ends it with one line and the exit status 1."""
+    try:
+        app()
+    except LifeguardError as error:
+        typer.echo(f"{error.title}: {error.detail}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Texts into verdicts under exactly one version, and the swap of that version between two requests."""
+
+import asyncio
+import ctypes
+import gc
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from guard.batcher import Batcher
+from guard.bundle import Bundle, Window
+from guard.decision import Verdict, decide, softmax
+from guard.errors import EmptyText, NoModel, OutOfTime, TooLarge
+from guard.metrics import Metrics
+from guard.settings import GuardSettings
+from guard.taxonomy import Category
+from guard.text import normalise
+
+ENCODE_INLINE_CHARS: Final = 2_000  # some 0.1 ms of tokenizing; more than that leaves the event loop for a thread
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdicts of one request, all by one version, and the normalised texts they are about."""
+
+    model_version: str
+    texts: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    windows: tuple[int, ...]
+
+
+class Engine:
+    """Classifies with the bundle in service.
+
+    Args:
+        settings: Limits and deadline.
+        metrics: Told of stages and swaps.
+    """
+
+    def __init__(self, settings: GuardSettings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._batcher = Batcher(
+            threads=settings.threads, max_queue_tokens=settings.max_queue_tokens, observe=metrics.observe_run
+        )
+        self.bundle: Bundle | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the engine cannot classify; None when it can."""
+        if self.bundle is None:
+            return "no model is loaded"
+        if not self._batcher.healthy:
+            return "a worker thread has died"
+        return None
+
+    @property
+    def queue_tokens(self) -> int:
+        """Tokens that wait for a run."""
+        return self._batcher.queue_tokens
+
+    async def classify(self, texts: Sequence[str], thresholds: Mapping[Category, float] | None = None) -> Judged:
+        """Judge texts with the bundle that is in service now.
+
+        Args:
+            texts: As users sent them, within the limits of the settings.
+            thresholds: Override the export's, category by category.
+
+        Raises:
+            EmptyText: A text holds nothing visible.
+            TooLarge: A text is longer than `max_text_chars`, or there are more than `max_texts`.
+            NoModel: No export is loaded.
+            NoRoom: The queue is full.
+            OutOfTime: There was no verdict within `deadline_ms`.
+        """
+        bundle = self.bundle
+        if bundle is None:
+            raise NoModel("No model is loaded yet: run `learner bootstrap`, or wait for it.", retry_after_s=5)
+        self._check_size(texts)
+        began = time.monotonic()
+        if sum(map(len, texts)) <= ENCODE_INLINE_CHARS:
+            normalised, windows = _encode(bundle, texts)
+        else:
+            normalised, windows = await asyncio.to_thread(_encode, bundle, texts)
+        encoded = time.monotonic()
+        self._metrics.stage_seconds.labels("encode").observe(encoded - began)
+        left_s = self._settings.deadline_ms / 1000 - (encoded - began)
+        if left_s <= 0:
+            raise OutOfTime(
+                f"Reading the texts took longer than {self._settings.deadline_ms} ms: send fewer or shorter ones."
+            )
+        flat = [window for part in windows for window in part]
+        probabilities = softmax(await self._batcher.run(bundle, flat, timeout_s=left_s))
+        limits = {**bundle.thresholds, **(thresholds or {})}
+        counts = tuple(map(len, windows))
+        parts = np.split(probabilities, np.cumsum(counts)[:-1])
+        verdicts = tuple(decide(part, limits) for part in parts)
+        return Judged(model_version=bundle.version, texts=normalised, verdicts=verdicts, windows=counts)
+
+    def swap(self, bundle: Bundle) -> None:
+        """Put a bundle in service; requests under way keep the one they began with."""
+        self.bundle = bundle
+        self._metrics.set_model(bundle.manifest)
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._batcher.close()
+
+    def _check_size(self, texts: Sequence[str]) -> None:
+        if len(texts) > self._settings.max_texts:
+            raise TooLarge(
+                f"{len(texts)} texts are more than {self._settings.max_texts}: send them in several requests."
+            )
+        longest = max(map(len, texts))
+        if longest > self._settings.max_text_chars:
+            raise TooLarge(
+                f"A text has {longest} characters, the limit is {self._settings.max_text_chars}: send it in parts "
+                "(GUARD_MAX_TEXT_CHARS)."
+            )
+
+
+def release_memory() -> None:
+    """Give the memory of a dropped bundle back to the system (sessions otherwise grow the process, onnxruntime #26831)."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _encode(bundle: Bundle, texts: Sequence[str]) -> tuple[tuple[str, ...], list[list[Window]]]:
+    normalised = tuple(map(normalise, texts))
+    if not all(normalised):
+        empty = next(i for i, text in enumerate(normalised) if not text)
+        raise EmptyText(f"Text {empty} holds no visible character: leave it out.")
+    return normalised, bundle.encode(normalised)

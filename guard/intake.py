@@ -1,0 +1,110 @@
+"""Verdicts into the pool, off the request path: sampled with a known probability, bounded, written in batches."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from guard.engine import Judged
+from guard.errors import LifeguardError
+from guard.metrics import Metrics
+from guard.settings import GuardSettings
+from guard.store import Store
+from guard.store.pool import Arrival
+
+FLUSH_MESSAGES: Final = 500
+RETRY_S: Final = 2.0
+
+_log = structlog.get_logger()
+
+
+class Intake:
+    """Decides which verdicts enter the pool and writes them there.
+
+    Args:
+        store: Holds the pool.
+        settings: Thresholds, audit rate and bounds.
+        metrics: Told of every fate.
+        clock: Tells when a text was seen.
+        sample: Returns a number in [0, 1); decides about the audit share.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: GuardSettings,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], datetime],
+        sample: Callable[[], float] | None = None,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._sample = sample or random.SystemRandom().random  # unpredictable: nobody may choose to be audited
+        self._waiting: deque[Arrival] = deque()
+        self._ready = asyncio.Event()
+
+    def uncertain(self, uncertainty: float) -> bool:
+        """Return whether a verdict of this uncertainty is one that people should see."""
+        return uncertainty >= self._settings.uncertain_above
+
+    def offer(self, judged: Judged, *, user: str | None) -> None:
+        """Queue the verdicts that belong into the pool: all uncertain ones, and an audit share of the others."""
+        now = self._clock()
+        for text, verdict in zip(judged.texts, judged.verdicts, strict=True):
+            uncertain = self.uncertain(verdict.uncertainty)
+            probability = 1.0 if uncertain else self._settings.audit_rate
+            if not uncertain and self._sample() >= probability:
+                continue
+            if len(self._waiting) >= self._settings.intake_max_waiting:
+                self._metrics.intake.labels("dropped_queue").inc()
+                continue
+            self._waiting.append(
+                Arrival(
+                    text=text,
+                    user=user,
+                    reason="uncertain" if uncertain else "audit",
+                    inclusion_probability=probability,
+                    model_version=judged.model_version,
+                    category=verdict.category,
+                    scores=verdict.scores,
+                    uncertainty=verdict.uncertainty,
+                    seen_at=now,
+                )
+            )
+        self._metrics.intake_waiting.set(len(self._waiting))
+        if self._waiting:
+            self._ready.set()
+
+    async def run(self) -> None:
+        """Write what waits, for ever; a store that does not answer is tried again, and what waits is kept meanwhile."""
+        while True:
+            await self._ready.wait()
+            await asyncio.sleep(self._settings.intake_flush_ms / 1000)
+            if not await self.flush():
+                await asyncio.sleep(RETRY_S)
+
+    async def flush(self) -> bool:
+        """Write everything that waits and return whether the store took it."""
+        while self._waiting:
+            batch = [self._waiting[i] for i in range(min(FLUSH_MESSAGES, len(self._waiting)))]
+            try:
+                added = await self._store.pool.add(batch, max_messages=self._settings.pool_max_messages)
+            except Exception as error:  # noqa: BLE001 - whatever the store raises, the texts stay queued and the task lives
+                self._metrics.intake.labels("retried").inc(len(batch))
+                reason = error.detail if isinstance(error, LifeguardError) else type(error).__name__
+                _log.warning("intake_waits", reason=reason, waiting=len(self._waiting))
+                return False
+            for _ in batch:
+                self._waiting.popleft()
+            for fate, number in (("new", added.new), ("repeated", added.repeated), ("dropped_full", added.dropped)):
+                self._metrics.intake.labels(fate).inc(number)
+            self._metrics.intake_waiting.set(len(self._waiting))
+        self._ready.clear()
+        return True

@@ -1,0 +1,70 @@
+"""The loop as operators see it: read from the store into the gauges whenever somebody scrapes."""
+
+import asyncio
+import time
+from datetime import datetime
+from typing import Final
+
+from guard.errors import LifeguardError
+from guard.metrics import Metrics
+from guard.store import Store
+from guard.store.lease import LEARNER
+from guard.taxonomy import Category
+
+FRESH_S: Final = 2.0  # scrapes closer together share one reading
+
+
+class LoopGauges:
+    """Brings the loop's gauges up to date.
+
+    Args:
+        store: Where the loop is written down.
+        metrics: Holds the gauges.
+    """
+
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._read_at = -FRESH_S
+        self._reading = asyncio.Lock()
+
+    async def refresh(self) -> None:
+        """Read the store unless that was just done; a store that does not answer shows as `guard_store_up 0`."""
+        async with self._reading:
+            if time.monotonic() - self._read_at < FRESH_S:
+                return
+            try:
+                await self._read()
+            except LifeguardError:
+                self._metrics.store_up.set(0)
+            else:
+                self._metrics.store_up.set(1)
+            self._read_at = time.monotonic()
+
+    async def _read(self) -> None:
+        store, metrics, now = self._store, self._metrics, self._store.clock()
+        metrics.set_states(await store.pool.counts(), await store.cycles.counts())
+        oldest = await store.pool.oldest()
+        metrics.pool_age_seconds.set((now - oldest).total_seconds() if oldest else 0)
+        labels = await store.review.label_counts()
+        for category in Category:
+            metrics.labels.labels(category).set(labels.get(category, 0))
+        metrics.labels.labels("unclear").set(labels.get(None, 0))
+        metrics.labels_spent.set(await store.cycles.labels_spent())
+        for fate, number in (await store.cycles.variation_fates()).items():
+            metrics.variations.labels(fate).set(number)
+        metrics.cycle_stage_seconds.clear()
+        for cycle in await store.cycles.recent(1):
+            if not cycle.state.ended:
+                since = datetime.fromisoformat(cycle.timeline[-1]["started_at"])
+                metrics.cycle_stage_seconds.labels(cycle.state).set((now - since).total_seconds())
+        batch = await store.review.batch()
+        if batch is not None:
+            for state in ("labelled", "unclear", "waiting", "held"):
+                metrics.batch.labels(state).set(getattr(batch, state))
+        judged = await store.cycles.last_judged()
+        if judged is not None and judged.challenger is not None:
+            metrics.set_gate(judged.challenger, judged.figures.get("gate", {}))
+        expires_at = await store.leases.expires_at(LEARNER)
+        if expires_at is not None:
+            metrics.learner_lease_seconds.set((expires_at - now).total_seconds())

@@ -1,0 +1,126 @@
+"""Every series Lifeguard exposes. Labels are categories, routes, states and versions: never a text, never a user."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.process_collector import ProcessCollector
+
+from guard.decision import Verdict
+from guard.exports import Manifest
+from guard.store.states import CycleState, MessageState
+from guard.taxonomy import Action, Category
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_SHARES: Final = tuple(i / 10 for i in range(1, 11))
+_COUNTS: Final = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """One registry with all series; an application makes its own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+
+        # what callers see
+        self.requests = Counter(
+            "guard_requests", "Requests by route and status.", ["method", "route", "status"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "guard_request_seconds", "Time of a request.", ["route"], buckets=_SECONDS, registry=registry
+        )
+        self.verdicts = Counter(
+            "guard_verdicts", "Verdicts by category and action.", ["category", "action"], registry=registry
+        )
+        self.uncertainty = Histogram(
+            "guard_uncertainty", "Entropy / ln 6 of a verdict.", ["category"], buckets=_SHARES, registry=registry
+        )
+        for category in Category:
+            self.uncertainty.labels(category)
+            for action in Action:
+                self.verdicts.labels(category, action)
+
+        # how they are made
+        self.stage_seconds = Histogram(
+            "guard_stage_seconds", "Time by stage: encode, queue, run.", ["stage"], buckets=_SECONDS, registry=registry
+        )
+        self.run_windows = Histogram("guard_run_windows", "Windows of a run.", buckets=_COUNTS, registry=registry)
+        self.queue_tokens = Gauge("guard_queue_tokens", "Tokens that wait for a run.", registry=registry)
+        self.model_info = Gauge(
+            "guard_model_info",
+            "1 for the model in service.",
+            ["model_version", "backbone", "parent"],
+            registry=registry,
+        )
+        self.swaps = Counter("guard_swaps", "Swaps of the model by result.", ["result"], registry=registry)
+        for result in ("swapped", "failed"):
+            self.swaps.labels(result)
+
+        # what enters the pool
+        self.intake = Counter("guard_intake", "Verdicts offered to the pool by fate.", ["fate"], registry=registry)
+        for fate in ("new", "repeated", "dropped_full", "dropped_queue", "retried"):
+            self.intake.labels(fate)
+        self.intake_waiting = Gauge("guard_intake_waiting", "Verdicts that wait to be written.", registry=registry)
+
+        # the loop, read from the store at a scrape
+        self.store_up = Gauge("guard_store_up", "1 when the store answers.", registry=registry)
+        self.messages = Gauge("guard_messages", "Stored messages by state.", ["state"], registry=registry)
+        self.pool_age_seconds = Gauge("guard_pool_age_seconds", "Age of the oldest pooled message.", registry=registry)
+        self.labels = Gauge(
+            "guard_labels", "Standing labels by category (unclear: can't tell).", ["category"], registry=registry
+        )
+        self.labels_spent = Gauge(
+            "guard_labels_spent", "Decisions counted against the labelling budget.", registry=registry
+        )
+        self.variations = Gauge(
+            "guard_variations", "LLM variations of all cycles by fate.", ["fate"], registry=registry
+        )
+        self.cycles = Gauge("guard_cycles", "Cycles by state.", ["state"], registry=registry)
+        self.cycle_stage_seconds = Gauge(
+            "guard_cycle_stage_seconds", "Time the open cycle has spent in its stage.", ["stage"], registry=registry
+        )
+        self.batch = Gauge("guard_batch", "Picks of the latest batch by state.", ["state"], registry=registry)
+        self.gate = Gauge(
+            "guard_gate", "What the gate measured of a challenger.", ["measure", "model_version"], registry=registry
+        )
+        self.learner_lease_seconds = Gauge(
+            "guard_learner_lease_seconds",
+            "Time left of the learner's lease; below 0 nobody is learning.",
+            registry=registry,
+        )
+
+    def observe_run(self, *, waited_s: float, ran_s: float, windows: int) -> None:
+        """Take note of one run of the batcher."""
+        self.stage_seconds.labels("queue").observe(waited_s)
+        self.stage_seconds.labels("run").observe(ran_s)
+        self.run_windows.observe(windows)
+
+    def observe_verdicts(self, verdicts: Iterable[Verdict], actions: Mapping[Category, Action]) -> None:
+        """Count verdicts."""
+        for verdict in verdicts:
+            self.verdicts.labels(verdict.category, actions[verdict.category]).inc()
+            self.uncertainty.labels(verdict.category).observe(verdict.uncertainty)
+
+    def set_model(self, manifest: Manifest) -> None:
+        """Name the model in service."""
+        self.model_info.clear()
+        self.model_info.labels(manifest.version, manifest.backbone, manifest.parent or "").set(1)
+
+    def set_states(self, messages: Mapping[MessageState, int], cycles: Mapping[CycleState, int]) -> None:
+        """Set the numbers of messages and cycles."""
+        for message_state, number in messages.items():
+            self.messages.labels(message_state).set(number)
+        for cycle_state, number in cycles.items():
+            self.cycles.labels(cycle_state).set(number)
+
+    def set_gate(self, version: str, measures: Mapping[str, Any]) -> None:
+        """Set what the gate measured of the latest challenger."""
+        self.gate.clear()
+        for measure, value in measures.items():
+            if isinstance(value, int | float):
+                self.gate.labels(measure, version).set(value)
+
+    def render(self) -> bytes:
+        """Return the exposition."""
+        return generate_latest(self.registry)

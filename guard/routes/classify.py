@@ -1,0 +1,75 @@
+"""`POST /classify`: texts in, verdicts out."""
+
+import secrets
+from collections.abc import Sequence
+
+from litestar import Request, post
+from litestar.datastructures import State
+from litestar.params import JSONBody
+
+from guard.auth import requires
+from guard.engine import Engine
+from guard.errors import InputError
+from guard.intake import Intake
+from guard.metrics import Metrics
+from guard.schemas import ClassifyRequest, ClassifyResponse, Result, Turn
+from guard.settings import GuardSettings
+from guard.store.states import Role
+from guard.taxonomy import CATEGORIES, Category
+
+
+@post("/classify", status_code=200, guards=[requires(Role.CLIENT)], tags=["classify"], summary="Judge messages")
+async def classify(
+    request: Request[None, None, State], data: JSONBody[ClassifyRequest], state: State
+) -> ClassifyResponse:
+    """Judge one text, several texts, or the last user turn of a chat."""
+    engine: Engine = state.engine
+    intake: Intake = state.intake
+    metrics: Metrics = state.metrics
+    settings: GuardSettings = state.settings
+    judged = await engine.classify(_texts(data), data.thresholds)
+    if data.store:
+        intake.offer(judged, user=data.user)
+    metrics.observe_verdicts(judged.verdicts, {c: settings.action(c) for c in Category})
+    request.scope["state"]["model_version"] = judged.model_version
+    return ClassifyResponse(
+        id=f"cls-{secrets.token_hex(12)}",
+        model_version=judged.model_version,
+        results=[
+            Result(
+                category=verdict.category,
+                flagged=verdict.flagged,
+                action=settings.action(verdict.category),
+                action_text=settings.action_texts.get(verdict.category),
+                scores={c: round(s, 6) for c, s in zip(CATEGORIES, verdict.scores, strict=True)},
+                uncertainty=round(verdict.uncertainty, 6),
+                uncertain=intake.uncertain(verdict.uncertainty),
+                windows=windows,
+            )
+            for verdict, windows in zip(judged.verdicts, judged.windows, strict=True)
+        ],
+    )
+
+
+def _texts(data: ClassifyRequest) -> list[str]:
+    given = [name for name in ("text", "texts", "messages") if getattr(data, name) is not None]
+    if len(given) != 1:
+        raise InputError(
+            f"Send exactly one of text, texts and messages; this request has {', '.join(given) or 'none'}."
+        )
+    if data.text is not None:
+        return [data.text]
+    if data.texts is not None:
+        if not data.texts:
+            raise InputError("texts is empty: send at least one.")
+        return data.texts
+    return [_last_user_turn(data.messages or [])]
+
+
+def _last_user_turn(messages: Sequence[Turn]) -> str:
+    for turn in reversed(messages):
+        if turn.role == "user":
+            if isinstance(turn.content, str):
+                return turn.content
+            return "\n".join(part.text for part in turn.content if part.type == "text")
+    raise InputError('messages has no turn with the role "user": there is nothing to judge.')

@@ -1,0 +1,45 @@
+"""`/healthz`, `/readyz`, `/metrics`: open to whoever reaches the port, and free of texts."""
+
+from litestar import MediaType, Response, get
+from litestar.datastructures import State
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from guard.engine import Engine
+from guard.loop import LoopGauges
+from guard.metrics import Metrics
+from guard.schemas import Readiness
+from guard.watcher import Watcher
+
+
+@get("/healthz", media_type=MediaType.TEXT, tags=["operate"], summary="Whether the process lives")
+async def healthz() -> str:
+    """Answer as long as the event loop turns."""
+    return "ok"
+
+
+@get("/readyz", tags=["operate"], summary="Whether it can classify")
+async def readyz(state: State) -> Response[Readiness]:
+    """Answer 200 when a model is loaded and its workers run, else 503 with what is wrong.
+
+    A champion that does not load is named while the one before it stays in service and ready.
+    """
+    engine: Engine = state.engine
+    watcher: Watcher = state.watcher
+    ready = engine.problem is None
+    body = Readiness(
+        ready=ready,
+        model_version=engine.bundle.version if engine.bundle else None,
+        problems=[problem for problem in (engine.problem, watcher.problem) if problem],
+    )
+    return Response(body, status_code=200 if ready else 503, headers={} if ready else {"Retry-After": "5"})
+
+
+@get("/metrics", tags=["operate"], summary="Every series, for Prometheus")
+async def metrics(state: State) -> Response[bytes]:
+    """Return the exposition, with the loop's gauges read from the store."""
+    registry: Metrics = state.metrics
+    engine: Engine = state.engine
+    gauges: LoopGauges = state.gauges
+    await gauges.refresh()
+    registry.queue_tokens.set(engine.queue_tokens)
+    return Response(registry.render(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,69 @@
+"""`/review/…` as JSON: the next message, a decision, its undoing, and how far the batch is."""
+
+from dataclasses import asdict
+
+from litestar import Controller, Request, Response, get, post
+from litestar.datastructures import State
+from litestar.params import JSONBody
+
+from guard.auth import Caller, requires
+from guard.errors import NotFound
+from guard.schemas import BatchStatus, Labelled, LabelRequest, NextPick, Undone
+from guard.store import Store
+from guard.store.states import Role
+
+
+def _reviewer(request: Request[None, None, State]) -> str:
+    caller: Caller = request.scope["state"]["caller"]
+    return caller.name
+
+
+class ReviewController(Controller):
+    """What a reviewer does; the key's name is the reviewer's."""
+
+    path = "/review"
+    guards = [requires(Role.REVIEWER)]  # noqa: RUF012 - Litestar's own way
+    tags = ["review"]  # noqa: RUF012
+
+    @post("/next", status_code=200, summary="Hold the next message")
+    async def next(self, request: Request[None, None, State], state: State) -> Response[NextPick | None]:
+        """Lease a message to the reviewer: the one they hold already, else the next. 204 when none waits."""
+        store: Store = state.store
+        held = await store.review.next(_reviewer(request))
+        if held is None:
+            return Response(None, status_code=204)
+        blind = held.reason.get("audit", False)
+        pick = NextPick(
+            pick_id=held.pick_id,
+            cycle_id=held.cycle_id,
+            text=held.text,
+            reason=held.reason,
+            scores=None if blind else held.scores,
+            model_version=held.model_version,
+            leased_until=held.leased_until,
+        )
+        return Response(pick, headers={"Cache-Control": "no-store"})
+
+    @post("/labels", status_code=201, summary="Decide about a message")
+    async def label(self, request: Request[None, None, State], data: JSONBody[LabelRequest], state: State) -> Labelled:
+        """Record a category, or null for "can't tell". The answer means that the label is on disk."""
+        store: Store = state.store
+        label_id = await store.review.label(
+            data.pick_id, reviewer=_reviewer(request), category=data.category, idempotency_key=data.idempotency_key
+        )
+        return Labelled(label_id)
+
+    @post("/undo", status_code=200, summary="Take back the latest decision")
+    async def undo(self, request: Request[None, None, State], state: State) -> Undone:
+        """Take back the reviewer's latest decision in the open batch and hold its message again."""
+        store: Store = state.store
+        return Undone(await store.review.undo(_reviewer(request)))
+
+    @get("/batch", summary="How far the batch is")
+    async def batch(self, state: State) -> BatchStatus:
+        """Return the state and the counts of the latest batch."""
+        store: Store = state.store
+        batch = await store.review.batch()
+        if batch is None:
+            raise NotFound("No batch was opened yet: the pool is still filling.")
+        return BatchStatus(**asdict(batch), waiting=batch.waiting)

@@ -1,0 +1,68 @@
+"""Follows the champion pointer: loads what it names beside the model in service, and swaps when it is sound."""
+
+import asyncio
+import time
+from typing import Final
+
+import structlog
+
+from guard.bundle import Bundle
+from guard.engine import Engine, release_memory
+from guard.errors import LifeguardError
+from guard.exports import Exports
+from guard.metrics import Metrics
+from guard.settings import GuardSettings
+
+RETRY_S: Final = 30.0  # a broken champion is tried again, in case its files were still being copied
+
+_log = structlog.get_logger()
+
+
+class Watcher:
+    """Keeps the engine on the champion.
+
+    Args:
+        engine: Gets the new bundle.
+        exports: Holds the pointer.
+        settings: Provider and interval.
+        metrics: Told of swaps and failures.
+    """
+
+    def __init__(self, engine: Engine, exports: Exports, settings: GuardSettings, metrics: Metrics) -> None:
+        self._engine = engine
+        self._exports = exports
+        self._settings = settings
+        self._metrics = metrics
+        self._failed: tuple[str, float] | None = None
+        self.problem: str | None = None
+
+    async def run(self) -> None:
+        """Look at the pointer for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._settings.watch_interval_ms / 1000)
+
+    async def look(self) -> None:
+        """Look once: load and swap when the pointer names another version; a broken one leaves the champion in service."""
+        version = await asyncio.to_thread(self._exports.champion)
+        serving = self._engine.bundle.version if self._engine.bundle else None
+        if version is None or version == serving:
+            self.problem = self._failed = None
+            return
+        if self._failed is not None and self._failed[0] == version and time.monotonic() - self._failed[1] < RETRY_S:
+            return
+        try:
+            bundle = await asyncio.to_thread(Bundle.load, self._exports, version, provider=self._settings.provider)
+        except (LifeguardError, OSError) as error:
+            self._failed = (version, time.monotonic())
+            reason = error.detail if isinstance(error, LifeguardError) else type(error).__name__
+            self.problem = f"export {version} does not load: {reason}"
+            self._metrics.swaps.labels("failed").inc()
+            _log.error("swap_failed", version=version, serving=serving, reason=reason)
+            return
+        self._engine.swap(bundle)
+        self.problem = self._failed = None
+        self._metrics.swaps.labels("swapped").inc()
+        _log.info("swapped", version=version, previous=serving)
+        del bundle
+        await asyncio.to_thread(release_memory)
