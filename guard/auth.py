@@ -1,22 +1,25 @@
-"""Who is calling, and whether they may: keys by role, cached for seconds so that a request never waits for the store."""
+"""Who is calling, and whether they may: keys by role, read every few seconds so that no request waits for the store."""
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
+import math
 import time
 from dataclasses import dataclass
 from typing import Any, Final
 
 from litestar.connection import ASGIConnection
+from litestar.datastructures import Headers
 from litestar.handlers import BaseRouteHandler
 from litestar.types import Guard
 
-from guard.errors import BadConfiguration, NotAllowed, NotAuthenticated, Unavailable
+from guard.errors import BadConfiguration, LifeguardError, NotAllowed, NotAuthenticated, StoreUnavailable
 from guard.store import Store
 from guard.store.keys import digest
 from guard.store.states import Role
 
-FRESH_S: Final = 2.0  # a revoked key works at most this long
+FRESH_S: Final = 2.0  # how often the keys are read: a revoked one works at most this long
 STALE_S: Final = 300.0  # while the store is down, the keys known last are good for this long
 _REACH: Final = {Role.CLIENT: {Role.CLIENT}, Role.REVIEWER: {Role.REVIEWER}, Role.ADMIN: set(Role)}
 
@@ -37,7 +40,7 @@ def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() == "localhost"
 
 
 class Access:
@@ -53,38 +56,53 @@ class Access:
         self._host = host
         self._callers: dict[bytes, Caller] = {}
         self._keyless = False
-        self._read_at = -STALE_S
-        self._reading = asyncio.Lock()
+        self._read_at = -math.inf
 
     async def open(self) -> None:
         """Read the keys for the first time.
 
         Raises:
             BadConfiguration: There is no key and the server would be reachable from elsewhere.
+            StoreUnavailable: The store does not answer.
         """
-        await self._read()
+        await self.refresh()
         if self._keyless and not is_loopback(self._host):
             raise BadConfiguration(
                 f"Without any key the guard binds loopback only, not {self._host}: "
                 "run `guard keys create NAME --role client` first."
             )
 
-    async def caller(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
-        """Return who is calling.
+    async def run(self) -> None:
+        """Read the keys for ever; while the store does not answer, those known last stay in force."""
+        while True:
+            await asyncio.sleep(FRESH_S)
+            with contextlib.suppress(LifeguardError):
+                await self.refresh()
+
+    async def refresh(self) -> None:
+        """Read the keys.
+
+        Raises:
+            StoreUnavailable: The store does not answer.
+        """
+        keys = await self._store.keys.all()
+        self._callers = {key.digest: Caller(key.name, key.role) for key in keys if key.revoked_at is None}
+        self._keyless = not keys
+        self._read_at = time.monotonic()
+
+    def caller(self, headers: Headers) -> Caller:
+        """Return who sends these headers.
 
         Raises:
             NotAuthenticated: No key, or one that is unknown or revoked.
-            NotAllowed: Without keys, a request that did not come to this machine's own name.
+            NotAllowed: Without keys, a request that was not meant for this machine.
+            StoreUnavailable: The keys have not been read for too long to be trusted.
         """
-        await self._refresh()
-        if self._keyless:
-            # a web page could reach a loopback server by a name of its own (DNS rebinding): only our names are served
-            if not is_loopback(_host_name(connection.headers.get("host", ""))):
-                raise NotAllowed(
-                    "Without keys only requests to localhost are answered: use 127.0.0.1, or create a key."
-                )
-            return LOCAL
-        secret = connection.headers.get("x-api-key") or _bearer(connection.headers.get("authorization", ""))
+        if time.monotonic() - self._read_at > STALE_S:
+            raise StoreUnavailable("The keys cannot be read: nobody can be let in until the store answers again.")
+        if self._keyless and is_loopback(self._host):
+            return _local(headers)
+        secret = headers.get("x-api-key") or _bearer(headers.get("authorization", ""))
         if not secret:
             raise NotAuthenticated("Send a key as `Authorization: Bearer lg_…` or `x-api-key: lg_…`.")
         presented = digest(secret)
@@ -93,36 +111,32 @@ class Access:
                 return caller
         raise NotAuthenticated("This key is unknown or revoked: `guard keys list` shows those in force.")
 
-    async def _refresh(self) -> None:
-        if time.monotonic() - self._read_at < FRESH_S or (self._reading.locked() and self._callers):
-            return
-        async with self._reading:
-            if time.monotonic() - self._read_at < FRESH_S:
-                return
-            try:
-                await self._read()
-            except Unavailable:
-                if time.monotonic() - self._read_at > STALE_S:
-                    raise
-
-    async def _read(self) -> None:
-        keys = await self._store.keys.all()
-        self._callers = {key.digest: Caller(key.name, key.role) for key in keys if key.revoked_at is None}
-        self._keyless = not keys
-        self._read_at = time.monotonic()
-
 
 def requires(role: Role) -> Guard:
     """Return a Litestar guard that lets a role through and notes the caller on the request."""
 
     async def check(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         access: Access = connection.app.state.access
-        caller = await access.caller(connection)
+        caller = access.caller(connection.headers)
         if role not in _REACH[caller.role]:
             raise NotAllowed(f"This needs a key with the role {role}; the key {caller.name!r} is a {caller.role}.")
         connection.scope["state"]["caller"] = caller
 
     return check
+
+
+def _local(headers: Headers) -> Caller:
+    """Let in whoever sits at this machine, but not a foreign web page that their browser shows.
+
+    Such a page reaches a loopback server by a name of its own (DNS rebinding: the host gives it away) or by ours (a
+    cross-site request: the origin does).
+    """
+    origin = headers.get("origin")
+    if not is_loopback(_host_name(headers.get("host", ""))) or (
+        origin is not None and not is_loopback(_host_name(origin.partition("://")[2]))
+    ):
+        raise NotAllowed("Without keys only requests to localhost are answered: use 127.0.0.1, or create a key.")
+    return LOCAL
 
 
 def _bearer(header: str) -> str:

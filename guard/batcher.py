@@ -9,17 +9,22 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from guard.bundle import Bundle, Outputs, Window
-from guard.errors import LifeguardError, NoModel, NoRoom, OutOfTime
+from guard.errors import NoModel, NoRoom, OutOfTime
+from guard.logs import frames
 from guard.taxonomy import CATEGORIES
 
 LENGTH_RATIO: Final = 1.5  # a run pads to its longest window: at most half of a window's tokens are padding
+STALLED_S: Final = 1.0  # a free worker drops what has expired within milliseconds: what lies longer has none
+
+_log = structlog.get_logger()
 
 
 class Observer(Protocol):
@@ -81,11 +86,12 @@ class Batcher:
         observe: Told of every run.
     """
 
-    def __init__(self, *, threads: int, max_queue_tokens: int, observe: Callable[..., None] | None = None) -> None:
+    def __init__(self, *, threads: int, max_queue_tokens: int, observe: Observer | None = None) -> None:
         self._max_queue_tokens = max_queue_tokens
         self._observe = observe
         self._waiting: deque[_Item] = deque()
         self._changed = threading.Condition()
+        self._counting = threading.Lock()
         self._idle = 0
         self._closed = False
         self.queue_tokens = 0
@@ -94,9 +100,17 @@ class Batcher:
             worker.start()
 
     @property
-    def healthy(self) -> bool:
-        """Whether every worker is alive and takes work."""
-        return not self._closed and all(worker.is_alive() for worker in self._workers)
+    def problem(self) -> str | None:
+        """Why work is not done as it should be; None when it is."""
+        if self._closed:
+            return "the guard is shutting down"
+        dead = sum(not worker.is_alive() for worker in self._workers)
+        if dead:
+            return f"{dead} of {len(self._workers)} worker threads have died"
+        with self._changed:
+            if self._waiting and self._waiting[0].job.expires + STALLED_S < time.monotonic():
+                return "the worker threads are stuck in their runs"
+        return None
 
     async def run(self, bundle: Bundle, windows: Sequence[Window], *, timeout_s: float) -> npt.NDArray[np.float32]:
         """Run windows on a bundle and return their `(n, 6)` logits.
@@ -104,13 +118,15 @@ class Batcher:
         Raises:
             NoRoom: Too many tokens wait already.
             OutOfTime: The windows were not run within `timeout_s`.
-            NoModel: The batcher is closed, or the run failed.
+            NoModel: The batcher is closed, its workers have died, or the run failed.
         """
         job = _Job(bundle, len(windows), time.monotonic() + timeout_s)
         tokens = sum(len(w.ids) for w in windows)
         with self._changed:
             if self._closed:
                 raise NoModel("The guard is shutting down.", retry_after_s=5)
+            if not any(worker.is_alive() for worker in self._workers):
+                raise NoModel("No worker thread is alive: restart the guard.", retry_after_s=5)
             if self.queue_tokens and self.queue_tokens + tokens > self._max_queue_tokens:
                 raise NoRoom(f"{self.queue_tokens} tokens wait already, the limit is {self._max_queue_tokens}.")
             self.queue_tokens += tokens
@@ -145,18 +161,15 @@ class Batcher:
                 continue
             began = time.monotonic()
             try:
-                outputs = items[0].job.bundle.run([item.window for item in items])
-                self._deliver(items, outputs)
-            except Exception as error:  # noqa: BLE001 - whatever a run raises, its requests get an answer and the worker lives
-                failure = (
-                    error if isinstance(error, LifeguardError) else NoModel(f"The run failed ({type(error).__name__}).")
-                )
+                self._deliver(items, items[0].job.bundle.run([item.window for item in items]))
+                if self._observe is not None:
+                    waited = max(began - item.job.queued for item in items)
+                    self._observe(waited_s=waited, ran_s=time.monotonic() - began, windows=len(items))
+            except BaseException as error:  # noqa: BLE001 - whatever a run raises, its requests get an answer and the worker lives
+                version = items[0].job.bundle.version
+                _log.error("run_failed", model_version=version, error=type(error).__name__, frames=frames(error))
                 for item in items:
-                    item.job.settle(failure)
-            if self._observe is not None:
-                ended = time.monotonic()
-                waited = max(began - item.job.queued for item in items)
-                self._observe(waited_s=waited, ran_s=ended - began, windows=len(items))
+                    item.job.settle(NoModel(f"The run failed ({type(error).__name__})."))
 
     def _take(self) -> list[_Item] | None:
         """Wait for work and take one run of it; None when closed."""
@@ -203,16 +216,12 @@ class Batcher:
         self._waiting.extendleft(reversed(passed))
         return run
 
-    @staticmethod
-    def _deliver(items: Sequence[_Item], outputs: Outputs) -> None:
+    def _deliver(self, items: Sequence[_Item], outputs: Outputs) -> None:
         for item, logits in zip(items, outputs.logits, strict=True):
             item.job.logits[item.index] = logits
         for item in items:
-            with _COUNTING:
+            with self._counting:  # two workers may finish windows of one job at once
                 item.job.remaining -= 1
                 done = item.job.remaining == 0
             if done:
                 item.job.settle()
-
-
-_COUNTING: Final = threading.Lock()  # two workers may finish windows of one job at once

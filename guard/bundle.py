@@ -4,16 +4,16 @@ Texts come in normalised; windows, logits and embeddings go out. The batcher run
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from guard.decision import softmax
-from guard.errors import BadConfiguration, BrokenExport
+from guard.errors import BadConfiguration, BrokenExport, LifeguardError, NoModel
 from guard.exports import Artefact, Exports, Manifest
 from guard.settings import Provider
 from guard.taxonomy import CATEGORIES
@@ -31,11 +31,9 @@ SELF_TEST_TOLERANCE: Final = 1e-2  # logits; another CPU's kernels differ by 1e-
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Up to `max_tokens` tokens of a text, special tokens included, and where they stand in it (characters)."""
+    """Up to `max_tokens` tokens of a text, special tokens included."""
 
     ids: tuple[int, ...]
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +68,37 @@ class Bundle:
             BrokenExport: It is incomplete, altered, or does not give the logits it gave when it was made.
             BadConfiguration: The demanded provider is not active.
         """
+        try:
+            bundle = cls._open(exports, version, provider)
+            bundle.self_test()
+        except (LifeguardError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - for a file they cannot use the libraries raise all sorts, and Rust panics
+            raise BrokenExport(f"Export {version} cannot be opened or run ({type(error).__name__}).") from None
+        return bundle
+
+    @classmethod
+    def _open(cls, exports: Exports, version: str, provider: Provider) -> Self:
         manifest = exports.verify(version)
         if set(manifest.labels) != set(CATEGORIES) or len(manifest.labels) != len(CATEGORIES):
             raise BrokenExport(f"Export {version} does not have the six categories.")
         if set(manifest.thresholds) != set(CATEGORIES) or not all(0 < t <= 1 for t in manifest.thresholds.values()):
             raise BrokenExport(f"Export {version} needs a threshold in (0, 1] for each category.")
         artefact, folder = manifest.artefacts[0], exports.path(version)
-        try:
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            tokenizer.no_padding()
-            tokenizer.enable_truncation(manifest.max_tokens, stride=manifest.max_tokens // OVERLAP)
-            session = _session(str(folder / artefact.file), provider)
-        except BadConfiguration:
-            raise
-        except Exception as error:  # noqa: BLE001 - the libraries raise their own untyped errors for a bad file
-            raise BrokenExport(f"Export {version} cannot be opened ({type(error).__name__}).") from None
-        bundle = cls(manifest, artefact, tokenizer, session)
-        bundle.self_test()
-        return bundle
+        if artefact.batch.max_batch_size < 1:
+            raise BrokenExport(f"Export {version} allows {artefact.batch.max_batch_size} messages a run, not even one.")
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        if manifest.max_tokens <= tokenizer.num_special_tokens_to_add(is_pair=False):
+            raise BrokenExport(f"Export {version} has windows of {manifest.max_tokens} tokens: too few for any text.")
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(manifest.max_tokens, stride=manifest.max_tokens // OVERLAP)
+        return cls(manifest, artefact, tokenizer, _session(str(folder / artefact.file), provider))
 
     def self_test(self) -> None:
         """Compare the logits of the manifest's texts with those of the day it was made.
+
+        Each is run alone and, where the policy allows company, beside a longer one, which shows whether padding is
+        ignored.
 
         Raises:
             BrokenExport: They differ, or there are none to compare.
@@ -98,23 +106,28 @@ class Bundle:
         if not self.manifest.self_test:
             raise BrokenExport(f"Export {self.version} has no self-test.")
         for test in self.manifest.self_test:
-            try:
-                logits = self.run(self.encode([test.text])[0]).logits[0]
-            except (ort.capi.onnxruntime_pybind11_state.OrtException, ValueError, IndexError, RuntimeError) as error:
-                raise BrokenExport(f"Export {self.version} cannot run ({type(error).__name__}).") from None
+            window, longer = (parts[0] for parts in self.encode([test.text, f"{test.text} {test.text}"]))
             expected = np.array(test.logits, dtype=np.float32)[self._order]
-            if not np.isfinite(logits).all() or np.abs(logits - expected).max() > SELF_TEST_TOLERANCE:
-                raise BrokenExport(
-                    f"Export {self.version} fails its self-test: its logits are not those of its making."
-                )
+            for run in ([window], [window, longer])[: self.artefact.batch.max_batch_size]:
+                logits = self.run(run).logits
+                if not np.isfinite(logits).all() or np.abs(logits[0] - expected).max() > SELF_TEST_TOLERANCE:
+                    raise BrokenExport(
+                        f"Export {self.version} fails its self-test: its logits are not those of its making."
+                    )
 
     def encode(self, texts: Sequence[str]) -> list[list[Window]]:
-        """Cut normalised texts into overlapping windows of tokens, all of each text."""
-        limit = self.manifest.max_tokens - 2  # a token stands for at least one character: these fit into one window
-        if all(len(text) <= limit for text in texts):
-            encodings = self._tokenizer.encode_batch_fast(list(texts))
-            return [[Window(tuple(e.ids), 0, len(t))] for e, t in zip(encodings, texts, strict=True)]
-        return [list(_windows(e)) for e in self._tokenizer.encode_batch(list(texts))]
+        """Cut normalised texts into overlapping windows of tokens, all of each text.
+
+        Raises:
+            NoModel: The tokenizer fails on them.
+        """
+        try:
+            encodings = self._tokenizer.encode_batch_fast(list(texts))  # releases the GIL, which `encode` holds
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a panic of the tokenizer's Rust is no Exception
+            raise NoModel(f"The tokenizer of export {self.version} failed ({type(error).__name__}).") from None
+        return [[Window(tuple(part.ids)) for part in (e, *e.overflowing)] for e in encodings]
 
     def run(self, windows: Sequence[Window]) -> Outputs:
         """Run the model once over some windows, padded on the right to the longest."""
@@ -141,18 +154,12 @@ class Bundle:
         return softmax(logits), np.concatenate([o.embeddings for o in outputs])[back]
 
 
-def _windows(encoding: Encoding) -> Iterator[Window]:
-    for part in (encoding, *encoding.overflowing):
-        spans = [span for span, special in zip(part.offsets, part.special_tokens_mask, strict=True) if not special]
-        yield Window(tuple(part.ids), spans[0][0] if spans else 0, spans[-1][1] if spans else 0)
-
-
 def _session(path: str, provider: Provider) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # one run, one thread: the batcher has as many threads as cores
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors are raised too; written by it they would be lines of no JSON
     wanted = [_CPU] if provider is Provider.CPU else [_CUDA, _CPU]
     available = set(ort.get_available_providers())
     if provider is Provider.CUDA and _CUDA not in available:

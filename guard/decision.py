@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from guard.errors import BrokenExport
 from guard.taxonomy import CATEGORIES, HARMFUL, Category
 
 MAX_ENTROPY: Final = math.log(len(CATEGORIES))
@@ -44,7 +45,14 @@ def decide(probabilities: npt.NDArray[np.float32], thresholds: Thresholds) -> Ve
     Args:
         probabilities: `(windows, 6)` probabilities, at least one window.
         thresholds: One for each category, in (0, 1].
+
+    Raises:
+        BrokenExport: A probability is not a finite number: no verdict may rest on it.
     """
+    if not np.isfinite(probabilities).all():
+        raise BrokenExport(
+            "The model gave probabilities that are not finite numbers: roll back to the export before it."
+        )
     limits = np.array([thresholds[c] for c in CATEGORIES], dtype=np.float32)
     ratios = probabilities / limits
     harmful = ratios[:, :_NOT_HARMFUL]

@@ -53,9 +53,7 @@ class Engine:
         """Why the engine cannot classify; None when it can."""
         if self.bundle is None:
             return "no model is loaded"
-        if not self._batcher.healthy:
-            return "a worker thread has died"
-        return None
+        return self._batcher.problem
 
     @property
     def queue_tokens(self) -> int:
@@ -72,7 +70,7 @@ class Engine:
         Raises:
             EmptyText: A text holds nothing visible.
             TooLarge: A text is longer than `max_text_chars`, or there are more than `max_texts`.
-            NoModel: No export is loaded.
+            NoModel: No export is loaded, or its run failed.
             NoRoom: The queue is full.
             OutOfTime: There was no verdict within `deadline_ms`.
         """
@@ -80,23 +78,27 @@ class Engine:
         if bundle is None:
             raise NoModel("No model is loaded yet: run `learner bootstrap`, or wait for it.", retry_after_s=5)
         self._check_size(texts)
+        deadline_s = self._settings.deadline_ms / 1000
         began = time.monotonic()
         if sum(map(len, texts)) <= ENCODE_INLINE_CHARS:
             normalised, windows = _encode(bundle, texts)
         else:
-            normalised, windows = await asyncio.to_thread(_encode, bundle, texts)
-        encoded = time.monotonic()
-        self._metrics.stage_seconds.labels("encode").observe(encoded - began)
-        left_s = self._settings.deadline_ms / 1000 - (encoded - began)
-        if left_s <= 0:
-            raise OutOfTime(
-                f"Reading the texts took longer than {self._settings.deadline_ms} ms: send fewer or shorter ones."
-            )
+            try:
+                async with asyncio.timeout(deadline_s):
+                    normalised, windows = await asyncio.to_thread(_encode, bundle, texts)
+            except TimeoutError:
+                raise OutOfTime(
+                    f"Reading the texts took longer than {self._settings.deadline_ms} ms: send fewer or shorter ones."
+                ) from None
+        took_s = time.monotonic() - began
+        self._metrics.stage_seconds.labels("encode").observe(took_s)
         flat = [window for part in windows for window in part]
-        probabilities = softmax(await self._batcher.run(bundle, flat, timeout_s=left_s))
+        logits = await self._batcher.run(bundle, flat, timeout_s=deadline_s - took_s)
+        if not np.isfinite(logits).all():
+            raise NoModel(f"Export {bundle.version} gave no numbers for this request, so there is no verdict.")
         limits = {**bundle.thresholds, **(thresholds or {})}
         counts = tuple(map(len, windows))
-        parts = np.split(probabilities, np.cumsum(counts)[:-1])
+        parts = np.split(softmax(logits), np.cumsum(counts)[:-1])
         verdicts = tuple(decide(part, limits) for part in parts)
         return Judged(model_version=bundle.version, texts=normalised, verdicts=verdicts, windows=counts)
 

@@ -1,7 +1,7 @@
 """The versions on disk and the champion pointer: `exports/0001/`, `exports/champion`.
 
 The learner publishes and promotes; the guard reads. A visible version is a complete one, and the pointer is one file
-replaced atomically.
+replaced atomically. What a killed writer leaves behind is swept away by the next.
 """
 
 import fcntl
@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,8 @@ from guard.taxonomy import Category
 MANIFEST: Final = "manifest.json"
 POINTER: Final = "champion"
 HISTORY: Final = "promotions.jsonl"
-_VERSION = re.compile(r"\d{4,}")
+_VERSION = re.compile(r"[0-9]{4,}")
+_PARTIAL = re.compile(r"\.([0-9]{4,})\.partial")
 
 
 class BatchPolicy(msgspec.Struct, frozen=True):
@@ -78,6 +79,7 @@ class Promotion(msgspec.Struct, frozen=True):
     previous: str | None
     by: str
     reason: str
+    rollback: bool = False
 
 
 class Exports:
@@ -111,7 +113,7 @@ class Exports:
     def champion(self) -> str | None:
         """Return the version the pointer names; None when there is none yet."""
         try:
-            return (self.folder / POINTER).read_text().strip() or None
+            return (self.folder / POINTER).read_text(errors="replace").strip() or None
         except FileNotFoundError:
             return None
 
@@ -122,10 +124,7 @@ class Exports:
             NotFound: There is no such version.
             BrokenExport: The manifest cannot be read.
         """
-        try:
-            return msgspec.json.decode((self.path(version) / MANIFEST).read_bytes(), type=Manifest)
-        except (msgspec.DecodeError, OSError) as error:
-            raise BrokenExport(f"The manifest of export {version} cannot be read ({type(error).__name__}).") from None
+        return _read_manifest(version, self.path(version))
 
     def verify(self, version: str) -> Manifest:
         """Check every file of a version against its digest and return the manifest.
@@ -134,44 +133,44 @@ class Exports:
             NotFound: There is no such version.
             BrokenExport: A file is missing or altered, or a name leads out of the folder.
         """
-        manifest, path = self.manifest(version), self.path(version)
-        if manifest.version != version:
-            raise BrokenExport(f"Export {version} says that it is {manifest.version[:40]!r}.")
-        missing = [a.file for a in manifest.artefacts if a.file not in manifest.files]
-        if missing or "tokenizer.json" not in manifest.files or not manifest.artefacts:
-            raise BrokenExport(f"Export {version} lists no digest of its model or tokenizer.")
-        for name, digest in manifest.files.items():
-            file = path / name
-            if Path(name).name != name or file.is_symlink() or not file.is_file():
-                raise BrokenExport(f"Export {version} lacks its file {name[:80]!r}.")
-            if sha256(file) != digest:
-                raise BrokenExport(f"Export {version}: {name} is not the file that was published (sha256 differs).")
+        manifest = self.manifest(version)
+        _verify(version, self.path(version), manifest)
         return manifest
 
     def of_cycle(self, cycle_id: int) -> str | None:
-        """Return the version that a cycle published, if it did."""
-        return next((v for v in reversed(self.versions()) if self.manifest(v).cycle_id == cycle_id), None)
+        """Return the version that a cycle published, if it did; broken ones are passed over."""
+        for version in reversed(self.versions()):
+            with suppress(BrokenExport):
+                if self.manifest(version).cycle_id == cycle_id:
+                    return version
+        return None
 
     @contextmanager
     def publish(self) -> Iterator[tuple[str, Path]]:
-        """Yield the next version and a hidden folder to fill; on success make it visible, complete and on disk."""
-        with self._locked():
-            version = f"{1 + max((int(v) for v in self.versions()), default=0):04d}"
-            partial = self.folder / f".{version}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            try:
-                yield version, partial
-                for file in partial.iterdir():
-                    _sync(file)
-                _sync(partial)
-                partial.rename(self.folder / version)
-                _sync(self.folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+        """Yield the next version and a hidden folder to fill; on success make it visible, complete and on disk.
+
+        Others may publish and promote meanwhile: filling takes minutes and holds no lock but that of its own folder.
+
+        Raises:
+            BrokenExport: What was filled in would not verify.
+        """
+        with ExitStack() as stack:
+            with self._locked():
+                version = self._reserve()
+                partial = self.folder / f".{version}.partial"
+                partial.mkdir()
+                stack.enter_context(_held(partial))
+                stack.callback(shutil.rmtree, partial, ignore_errors=True)  # while it is still held
+            yield version, partial
+            _verify(version, partial, _read_manifest(version, partial))
+            for path in partial.rglob("*"):
+                _sync(path)
+            _sync(partial)
+            partial.rename(self.folder / version)
+            _sync(self.folder)
 
     def promote(self, version: str, *, by: str, reason: str, expected: str | None = None) -> Promotion:
-        """Move the pointer to a version.
+        """Move the pointer to a version; where it stands there already, nothing moves.
 
         Args:
             version: The new champion.
@@ -181,50 +180,87 @@ class Exports:
 
         Raises:
             NotFound: There is no such version.
+            BrokenExport: It does not verify.
             Conflict: The champion is no longer the expected one.
         """
-        self.verify(version)
-        with self._locked():
-            previous = self.champion()
-            if expected is not None and previous != expected:
-                raise Conflict(f"The champion is {previous}, not {expected}: judge {version} against it first.")
-            promotion = Promotion(datetime.now(UTC), version, previous, by, reason)
-            partial = self.folder / f".{POINTER}.partial"
-            partial.write_text(f"{version}\n")
-            _sync(partial)
-            with (self.folder / HISTORY).open("ab") as history:
-                history.write(msgspec.json.encode(promotion) + b"\n")
-                history.flush()
-                os.fsync(history.fileno())
-            partial.replace(self.folder / POINTER)
-            _sync(self.folder)
-        return promotion
+        return self._move(version, by=by, reason=reason, expected=expected, rollback=False)
 
     def rollback(self, *, by: str, reason: str) -> Promotion:
-        """Move the pointer back to the champion before this one.
+        """Move the pointer back to the champion before this one; a second rollback goes one further back.
 
         Raises:
             NotFound: There is none before it.
+            BrokenExport: It does not verify any more.
         """
         champion = self.champion()
-        for promotion in reversed(self.promotions()):
-            if promotion.version == champion and promotion.previous is not None:
-                return self.promote(promotion.previous, by=by, reason=reason, expected=champion)
-        raise NotFound(f"There is no champion before {champion} to go back to.")
+        trail: list[str] = []
+        for move in self.promotions():
+            if move.previous is not None and trail[-1:] != [move.previous]:
+                trail.append(move.previous)  # somebody set the pointer by hand
+            if move.rollback and trail[-2:-1] == [move.version]:
+                trail.pop()
+            else:
+                trail.append(move.version)
+        if champion is not None and trail[-1:] != [champion]:
+            trail.append(champion)
+        if len(trail) < 2:  # noqa: PLR2004 - the champion and one before it
+            raise NotFound(f"There is no champion before {champion} to go back to; `guard models promote` takes any.")
+        return self._move(trail[-2], by=by, reason=reason, expected=champion, rollback=True)
 
     def promotions(self) -> list[Promotion]:
-        """Return every move of the pointer, oldest first; a line cut short by a crash is passed over."""
+        """Return every move of the pointer, oldest first.
+
+        A line cut short by a crash is passed over, and so is a move that was written down but not made: the pointer still
+        stood where it set out from.
+        """
         try:
             lines = (self.folder / HISTORY).read_bytes().splitlines()
         except FileNotFoundError:
             return []
-        moves = []
+        moves: list[Promotion] = []
         for line in lines:
-            try:
+            with suppress(msgspec.DecodeError):
                 moves.append(msgspec.json.decode(line, type=Promotion))
-            except msgspec.DecodeError:
-                continue
-        return moves
+        stops = [*(move.previous for move in moves[1:]), self.champion()]
+        return [move for move, stop in zip(moves, stops, strict=True) if move.previous != stop]
+
+    def _move(self, version: str, *, by: str, reason: str, expected: str | None, rollback: bool) -> Promotion:
+        self.verify(version)
+        with self._locked():
+            previous = self.champion()
+            if previous == version and (made := [m for m in self.promotions() if m.version == version]):
+                return made[-1]
+            if expected is not None and previous != expected:
+                raise Conflict(f"The champion is {previous}, not {expected}: judge {version} against it first.")
+            promotion = Promotion(datetime.now(UTC), version, previous, by, reason, rollback)
+            partial = self.folder / f".{POINTER}.partial"
+            partial.write_text(f"{version}\n")
+            _sync(partial)
+            self._write_down(promotion)
+            partial.replace(self.folder / POINTER)
+            _sync(self.folder)
+        return promotion
+
+    def _write_down(self, promotion: Promotion) -> None:
+        with (self.folder / HISTORY).open("a+b") as history:
+            whole = not history.tell() or os.pread(history.fileno(), 1, history.tell() - 1) == b"\n"
+            history.write((b"" if whole else b"\n") + msgspec.json.encode(promotion) + b"\n")
+            history.flush()
+            os.fsync(history.fileno())
+
+    def _reserve(self) -> str:
+        """Return the next version, after removing what dead writers left of theirs."""
+        taken = [0]
+        for path in self.folder.iterdir():
+            if _VERSION.fullmatch(path.name):
+                taken.append(int(path.name))
+            elif (match := _PARTIAL.fullmatch(path.name)) is not None:
+                try:
+                    with _held(path):
+                        shutil.rmtree(path, ignore_errors=True)
+                except (BlockingIOError, FileNotFoundError):  # its writer lives, or has just come to an end
+                    taken.append(int(match[1]))
+        return f"{1 + max(taken):04d}"
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -232,6 +268,42 @@ class Exports:
         with (self.folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Lock a folder for as long as this process lives and stays in the block; BlockingIOError when another has it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _read_manifest(version: str, folder: Path) -> Manifest:
+    try:
+        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except (msgspec.DecodeError, OSError) as error:
+        raise BrokenExport(f"The manifest of export {version} cannot be read ({type(error).__name__}).") from None
+
+
+def _verify(version: str, folder: Path, manifest: Manifest) -> None:
+    if manifest.version != version:
+        raise BrokenExport(f"Export {version} says that it is {manifest.version[:40]!r}.")
+    missing = [a.file for a in manifest.artefacts if a.file not in manifest.files]
+    if missing or "tokenizer.json" not in manifest.files or not manifest.artefacts:
+        raise BrokenExport(f"Export {version} lists no digest of its model or tokenizer.")
+    for name, digest in manifest.files.items():
+        file = folder / name
+        if Path(name).name != name or file.is_symlink() or not file.is_file():
+            raise BrokenExport(f"Export {version} lacks its file {name[:80]!r}.")
+        try:
+            altered = sha256(file) != digest
+        except OSError as error:
+            raise BrokenExport(f"Export {version}: {name} cannot be read ({type(error).__name__}).") from None
+        if altered:
+            raise BrokenExport(f"Export {version}: {name} is not the file that was published (sha256 differs).")
 
 
 def sha256(file: Path) -> str:

@@ -5,6 +5,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -49,6 +50,7 @@ class Intake:
         self._sample = sample or random.SystemRandom().random  # unpredictable: nobody may choose to be audited
         self._waiting: deque[Arrival] = deque()
         self._ready = asyncio.Event()
+        self._flushing = asyncio.Lock()
 
     def uncertain(self, uncertainty: float) -> bool:
         """Return whether a verdict of this uncertainty is one that people should see."""
@@ -87,13 +89,23 @@ class Intake:
         while True:
             await self._ready.wait()
             await asyncio.sleep(self._settings.intake_flush_ms / 1000)
-            if not await self.flush():
+            # shielded: a batch that is cancelled while the store commits it would be written, and counted, twice
+            if not await asyncio.shield(self.flush()):
                 await asyncio.sleep(RETRY_S)
 
     async def flush(self) -> bool:
         """Write everything that waits and return whether the store took it."""
+        async with self._flushing:
+            return await self._flush()
+
+    async def close(self) -> None:
+        """Write what waits, for the last time."""
+        if not await self.flush():
+            _log.error("intake_lost", verdicts=len(self._waiting))
+
+    async def _flush(self) -> bool:
         while self._waiting:
-            batch = [self._waiting[i] for i in range(min(FLUSH_MESSAGES, len(self._waiting)))]
+            batch = list(islice(self._waiting, FLUSH_MESSAGES))
             try:
                 added = await self._store.pool.add(batch, max_messages=self._settings.pool_max_messages)
             except Exception as error:  # noqa: BLE001 - whatever the store raises, the texts stay queued and the task lives

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import MutableMapping
 from typing import Any
@@ -10,7 +11,7 @@ import structlog
 
 
 def configure(level: str) -> None:
-    """Send structlog and the libraries' loggers to standard error, as JSON lines."""
+    """Send structlog, the libraries' loggers and what ends a thread to standard error, as JSON lines."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -27,6 +28,8 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [_NameOnly()]
     root.setLevel(logging.WARNING)
+    logging.captureWarnings(capture=True)
+    threading.excepthook = _thread_ended
 
 
 def frames(error: BaseException) -> list[str]:
@@ -46,9 +49,15 @@ def _without_values(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutable
     return event
 
 
+def _thread_ended(ended: threading.ExceptHookArgs) -> None:
+    name = ended.thread.name if ended.thread else None
+    structlog.get_logger().error("thread_ended", thread=name, exc_info=ended.exc_value)
+
+
 class _NameOnly(logging.Handler):
     """Passes on that a library warned, and which, but not what it said."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        place = f"{record.filename}:{record.lineno}"
-        structlog.get_logger().warning("library_warning", library=record.name, level=record.levelname, place=place)
+        log = structlog.get_logger()
+        write = log.error if record.levelno >= logging.ERROR else log.warning
+        write("library_warned", library=record.name, place=f"{record.filename}:{record.lineno}")

@@ -1,9 +1,12 @@
 """The loop as operators see it: read from the store into the gauges whenever somebody scrapes."""
 
 import asyncio
+import math
 import time
 from datetime import datetime
 from typing import Final
+
+import structlog
 
 from guard.errors import LifeguardError
 from guard.metrics import Metrics
@@ -12,6 +15,9 @@ from guard.store.lease import LEARNER
 from guard.taxonomy import Category
 
 FRESH_S: Final = 2.0  # scrapes closer together share one reading
+WAIT_S: Final = 2.0  # a scrape waits no longer: the other series matter most while the store is in trouble
+
+_log = structlog.get_logger()
 
 
 class LoopGauges:
@@ -25,21 +31,35 @@ class LoopGauges:
     def __init__(self, store: Store, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
-        self._read_at = -FRESH_S
-        self._reading = asyncio.Lock()
+        self._read_at = -math.inf
+        self._reading: asyncio.Task[None] | None = None
 
     async def refresh(self) -> None:
         """Read the store unless that was just done; a store that does not answer shows as `guard_store_up 0`."""
-        async with self._reading:
+        if self._reading is None:
             if time.monotonic() - self._read_at < FRESH_S:
                 return
-            try:
-                await self._read()
-            except LifeguardError:
-                self._metrics.store_up.set(0)
-            else:
-                self._metrics.store_up.set(1)
+            self._reading = asyncio.create_task(self._try())
+        _, late = await asyncio.wait({self._reading}, timeout=WAIT_S)
+        if late:
+            self._metrics.store_up.set(0)
+
+    async def close(self) -> None:
+        """Wait for a reading under way."""
+        if self._reading is not None:
+            await self._reading
+
+    async def _try(self) -> None:
+        up = False
+        try:
+            await self._read()
+            up = True
+        except LifeguardError as error:
+            _log.warning("loop_unread", reason=error.detail)
+        finally:
+            self._metrics.store_up.set(up)
             self._read_at = time.monotonic()
+            self._reading = None
 
     async def _read(self) -> None:
         store, metrics, now = self._store, self._metrics, self._store.clock()

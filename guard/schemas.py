@@ -1,12 +1,14 @@
 """The wire types of Lifeguard's own routes, as frozen msgspec structs; OpenAPI is made from them."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from guard.store.states import CycleState
 from guard.taxonomy import Action, Category
+
+MAX_ID: Final = 2**63 - 1  # both databases count in 64 bits
 
 
 class TextPart(msgspec.Struct, frozen=True):
@@ -17,10 +19,10 @@ class TextPart(msgspec.Struct, frozen=True):
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """One turn of a chat."""
+    """One turn of a chat; a turn that only calls tools has no content."""
 
     role: str
-    content: str | list[TextPart]
+    content: str | list[TextPart] | None = None
 
 
 class ClassifyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,14 +57,13 @@ class ClassifyResponse(msgspec.Struct, frozen=True):
     results: list[Result]
 
 
-class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error as RFC 9457 describes it."""
+class Problem(msgspec.Struct, frozen=True):
+    """An error as RFC 9457 describes it; `detail` says what to do about it."""
 
     type: str
     title: str
     status: int
     detail: str
-    errors: list[dict[str, Any]] = []
 
 
 class Readiness(msgspec.Struct, frozen=True):
@@ -88,9 +89,9 @@ class NextPick(msgspec.Struct, frozen=True):
 class LabelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A decision about a pick; a `category` of null means "can't tell"."""
 
-    pick_id: int
+    pick_id: Annotated[int, msgspec.Meta(ge=1, le=MAX_ID)]
     category: Category | None
-    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    idempotency_key: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,64}$")] | None = None
 
 
 class Labelled(msgspec.Struct, frozen=True):

@@ -33,6 +33,7 @@ class GuardSettings(BaseSettings):
     exports_dir: Path = Field(Path("exports"), description="Folder of the versioned models.")
     database_url: str | None = Field(
         None,
+        repr=False,  # it may hold a password
         description="`postgresql://…` or `sqlite:///…`; without it, SQLite in the data folder.",
     )
     keyring: SecretStr | None = Field(

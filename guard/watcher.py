@@ -44,8 +44,12 @@ class Watcher:
 
     async def look(self) -> None:
         """Look once: load and swap when the pointer names another version; a broken one leaves the champion in service."""
-        version = await asyncio.to_thread(self._exports.champion)
         serving = self._engine.bundle.version if self._engine.bundle else None
+        try:
+            version = await asyncio.to_thread(self._exports.champion)
+        except (OSError, ValueError) as error:
+            self.problem = f"the champion pointer cannot be read ({type(error).__name__})"
+            return
         if version is None or version == serving:
             self.problem = self._failed = None
             return
@@ -53,12 +57,11 @@ class Watcher:
             return
         try:
             bundle = await asyncio.to_thread(Bundle.load, self._exports, version, provider=self._settings.provider)
-        except (LifeguardError, OSError) as error:
+        except LifeguardError as error:
             self._failed = (version, time.monotonic())
-            reason = error.detail if isinstance(error, LifeguardError) else type(error).__name__
-            self.problem = f"export {version} does not load: {reason}"
+            self.problem = f"the champion does not load: {error.detail}"
             self._metrics.swaps.labels("failed").inc()
-            _log.error("swap_failed", version=version, serving=serving, reason=reason)
+            _log.error("swap_failed", version=version[:40], serving=serving, reason=error.detail)
             return
         self._engine.swap(bundle)
         self.problem = self._failed = None

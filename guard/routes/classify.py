@@ -12,13 +12,21 @@ from guard.engine import Engine
 from guard.errors import InputError
 from guard.intake import Intake
 from guard.metrics import Metrics
+from guard.problems import described
 from guard.schemas import ClassifyRequest, ClassifyResponse, Result, Turn
 from guard.settings import GuardSettings
 from guard.store.states import Role
 from guard.taxonomy import CATEGORIES, Category
 
 
-@post("/classify", status_code=200, guards=[requires(Role.CLIENT)], tags=["classify"], summary="Judge messages")
+@post(
+    "/classify",
+    status_code=200,
+    guards=[requires(Role.CLIENT)],
+    responses=described(400, 401, 403, 413, 503),
+    tags=["classify"],
+    summary="Judge messages",
+)
 async def classify(
     request: Request[None, None, State], data: JSONBody[ClassifyRequest], state: State
 ) -> ClassifyResponse:
@@ -71,5 +79,5 @@ def _last_user_turn(messages: Sequence[Turn]) -> str:
         if turn.role == "user":
             if isinstance(turn.content, str):
                 return turn.content
-            return "\n".join(part.text for part in turn.content if part.type == "text")
+            return "\n".join(part.text for part in turn.content or () if part.type == "text")
     raise InputError('messages has no turn with the role "user": there is nothing to judge.')

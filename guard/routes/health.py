@@ -2,6 +2,7 @@
 
 from litestar import MediaType, Response, get
 from litestar.datastructures import State
+from litestar.openapi import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from guard.engine import Engine
@@ -17,7 +18,12 @@ async def healthz() -> str:
     return "ok"
 
 
-@get("/readyz", tags=["operate"], summary="Whether it can classify")
+@get(
+    "/readyz",
+    responses={503: ResponseSpec(Readiness, description="Service Unavailable", generate_examples=False)},
+    tags=["operate"],
+    summary="Whether it can classify",
+)
 async def readyz(state: State) -> Response[Readiness]:
     """Answer 200 when a model is loaded and its workers run, else 503 with what is wrong.
 
@@ -34,7 +40,7 @@ async def readyz(state: State) -> Response[Readiness]:
     return Response(body, status_code=200 if ready else 503, headers={} if ready else {"Retry-After": "5"})
 
 
-@get("/metrics", tags=["operate"], summary="Every series, for Prometheus")
+@get("/metrics", media_type=CONTENT_TYPE_LATEST, tags=["operate"], summary="Every series, for Prometheus")
 async def metrics(state: State) -> Response[bytes]:
     """Return the exposition, with the loop's gauges read from the store."""
     registry: Metrics = state.metrics
@@ -42,4 +48,4 @@ async def metrics(state: State) -> Response[bytes]:
     gauges: LoopGauges = state.gauges
     await gauges.refresh()
     registry.queue_tokens.set(engine.queue_tokens)
-    return Response(registry.render(), media_type=CONTENT_TYPE_LATEST)
+    return Response(registry.render())

@@ -1,16 +1,21 @@
 """`/review/…` as JSON: the next message, a decision, its undoing, and how far the batch is."""
 
 from dataclasses import asdict
+from typing import Final
 
 from litestar import Controller, Request, Response, get, post
 from litestar.datastructures import State
+from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody
 
 from guard.auth import Caller, requires
 from guard.errors import NotFound
+from guard.problems import described
 from guard.schemas import BatchStatus, Labelled, LabelRequest, NextPick, Undone
 from guard.store import Store
 from guard.store.states import Role
+
+_NONE: Final = {204: ResponseSpec(None, description="No message waits", generate_examples=False)}
 
 
 def _reviewer(request: Request[None, None, State]) -> str:
@@ -25,7 +30,7 @@ class ReviewController(Controller):
     guards = [requires(Role.REVIEWER)]  # noqa: RUF012 - Litestar's own way
     tags = ["review"]  # noqa: RUF012
 
-    @post("/next", status_code=200, summary="Hold the next message")
+    @post("/next", status_code=200, responses=_NONE | described(401, 403, 503), summary="Hold the next message")
     async def next(self, request: Request[None, None, State], state: State) -> Response[NextPick | None]:
         """Lease a message to the reviewer: the one they hold already, else the next. 204 when none waits."""
         store: Store = state.store
@@ -44,7 +49,12 @@ class ReviewController(Controller):
         )
         return Response(pick, headers={"Cache-Control": "no-store"})
 
-    @post("/labels", status_code=201, summary="Decide about a message")
+    @post(
+        "/labels",
+        status_code=201,
+        responses=described(400, 401, 403, 404, 409, 413, 503),
+        summary="Decide about a message",
+    )
     async def label(self, request: Request[None, None, State], data: JSONBody[LabelRequest], state: State) -> Labelled:
         """Record a category, or null for "can't tell". The answer means that the label is on disk."""
         store: Store = state.store
@@ -53,13 +63,15 @@ class ReviewController(Controller):
         )
         return Labelled(label_id)
 
-    @post("/undo", status_code=200, summary="Take back the latest decision")
+    @post(
+        "/undo", status_code=200, responses=described(401, 403, 404, 409, 503), summary="Take back the latest decision"
+    )
     async def undo(self, request: Request[None, None, State], state: State) -> Undone:
         """Take back the reviewer's latest decision in the open batch and hold its message again."""
         store: Store = state.store
         return Undone(await store.review.undo(_reviewer(request)))
 
-    @get("/batch", summary="How far the batch is")
+    @get("/batch", responses=described(401, 403, 404, 503), summary="How far the batch is")
     async def batch(self, state: State) -> BatchStatus:
         """Return the state and the counts of the latest batch."""
         store: Store = state.store

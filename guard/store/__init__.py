@@ -63,13 +63,15 @@ async def open_store(
     """Yield the store with its schema up to date; close it afterwards.
 
     Raises:
-        BadConfiguration: No keyring, or a schema newer than this program.
+        BadConfiguration: No keyring, not the one the texts were sealed with, or a schema newer than this program.
         StoreUnavailable: The database does not answer.
     """
     keyring = Keyring.load(settings, create=create_keyring)
     database = Database(settings.store_url)
     try:
         await database.migrate()
-        yield Store(database, keyring, clock=clock, review_lease_s=settings.review_lease_s)
+        store = Store(database, keyring, clock=clock, review_lease_s=settings.review_lease_s)
+        await store.pool.check_keyring()
+        yield store
     finally:
         await database.close()

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from guard.errors import Conflict
+from guard.errors import Conflict, NotFound
 from guard.store.database import Database
 from guard.store.lease import LEARNER, check_fence
 from guard.store.pool import move
@@ -56,6 +56,7 @@ class Cycles:
                 opened_at=now,
                 due_at=due_at,
                 closed_at=None,
+                frozen_at=None,
                 timeline=[{"stage": CycleState.SELECTING, "started_at": now.isoformat(), "ended_at": None}],
                 figures={},
                 reasons=[],
@@ -65,13 +66,19 @@ class Cycles:
             return cycle
 
     async def fill(self, cycle_id: int, picks: Sequence[Picked], *, fence: int, figures: dict[str, Any]) -> Cycle:
-        """Hand the batch to people: the picks in order, and the cycle in `labelling`, in one transaction."""
+        """Hand the batch to people: the picks in order, and the cycle in `labelling`, in one transaction.
+
+        Raises:
+            NotFound: There is no such cycle.
+            Conflict: The cycle is not in `selecting`, or the lease was lost.
+        """
         async with self._database.write() as session:
             cycle = await self._claim(session, cycle_id, fence, CycleState.SELECTING)
             # messages erased or expired since they were read are no longer there to be picked
-            present = set(
-                (await session.scalars(select(Message.id).where(Message.id.in_([p.message_id for p in picks])))).all()
+            pooled = select(Message.id).where(
+                Message.id.in_([p.message_id for p in picks]), Message.state == MessageState.POOLED
             )
+            present = set(await session.scalars(pooled))
             kept = [p for p in picks if p.message_id in present]
             session.add_all(
                 Pick(
@@ -99,14 +106,18 @@ class Cycles:
         reasons: Sequence[str] = (),
         challenger: str | None = None,
     ) -> Cycle:
-        """Move a cycle from one stage to the next; leaving `labelling` returns undecided messages to the pool.
+        """Move a cycle from one stage to a later one; leaving `labelling` returns undecided messages to the pool.
 
         Raises:
+            NotFound: There is no such cycle.
             Conflict: The cycle is not in `source`, or the lease was lost.
+            ValueError: `target` is no stage after `source`.
         """
+        if not source.before(target):
+            raise ValueError(f"A cycle does not go from {source} to {target}.")
         async with self._database.write() as session:
             cycle = await self._claim(session, cycle_id, fence, source)
-            if source is CycleState.LABELLING or target is CycleState.FAILED:
+            if source is CycleState.LABELLING:
                 undecided = select(Pick).where(Pick.cycle_id == cycle_id, Pick.state == PickState.WAITING)
                 picks = (await session.scalars(undecided)).all()
                 await move(session, [p.message_id for p in picks], MessageState.POOLED)
@@ -173,7 +184,9 @@ class Cycles:
 
     async def _claim(self, session: AsyncSession, cycle_id: int, fence: int, source: CycleState) -> Cycle:
         await check_fence(session, LEARNER, fence)
-        cycle = await session.get_one(Cycle, cycle_id, with_for_update=True)
+        cycle = await session.get(Cycle, cycle_id)
+        if cycle is None:
+            raise NotFound(f"There is no cycle {cycle_id}.")
         if cycle.state is not source:
             raise Conflict(f"Cycle {cycle_id} is {cycle.state}, not {source}.")
         return cycle
@@ -194,10 +207,10 @@ class Cycles:
 
 async def add_figures(session: AsyncSession, cycle_id: int, section: str, counts: dict[str, int]) -> None:
     """Add counts to one section of a cycle's figures, within the caller's transaction."""
-    cycle = await session.get_one(Cycle, cycle_id, with_for_update=True)
+    cycle = await session.get_one(Cycle, cycle_id)
     before = cycle.figures.get(section, {})
     merged = {**before, **{name: before.get(name, 0) + number for name, number in counts.items()}}
-    await session.execute(update(Cycle).where(Cycle.id == cycle_id).values(figures={**cycle.figures, section: merged}))
+    cycle.figures = {**cycle.figures, section: merged}
 
 
 async def _current(session: AsyncSession) -> Cycle | None:

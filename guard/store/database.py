@@ -1,12 +1,13 @@
 """The connection to SQLite or PostgreSQL: transactions, pragmas and migrations.
 
-Reading and writing transactions are told apart, because SQLite must know at BEGIN that a transaction will write.
+Reads see one moment. Writes stand in line, one transaction at a time over all processes, on either database: whatever
+a writing transaction has read stays true until it commits.
 """
 
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,15 +15,27 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-from guard.errors import BadConfiguration, StoreUnavailable
+from guard.errors import BadConfiguration, LifeguardError, StoreUnavailable
 
-BUSY_TIMEOUT_S: Final = 10
+BUSY_TIMEOUT_S: Final = 10.0
+_RETRY_AFTER_S: Final = 5
+_ADVISORY_LOCK: Final = 7150316  # any number, the same in every Lifeguard
 # WAL loses data in older versions when two processes write (the WAL-reset bug); the backports are listed beside the fix.
 _WAL_FIXED: Final = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
+_SQLITE_CAUSES: Final = {
+    sqlite3.SQLITE_BUSY: "it is locked by another process",
+    sqlite3.SQLITE_CANTOPEN: "its file cannot be opened: see to the folder's rights",
+    sqlite3.SQLITE_CORRUPT: "its file is damaged: restore a backup",
+    sqlite3.SQLITE_FULL: "the disk is full: make room",
+    sqlite3.SQLITE_IOERR: "the disk does not read or write",
+    sqlite3.SQLITE_NOTADB: "its file is no SQLite database: restore a backup",
+    sqlite3.SQLITE_READONLY: "its file cannot be written: see to its rights, and that nobody has moved it",
+}
 
 
 def wal_is_safe(version: tuple[int, int, int]) -> bool:
@@ -35,28 +48,36 @@ class Database:
 
     Args:
         url: `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`.
+        timeout_s: How long to wait for a connection or for one's turn to write; PostgreSQL may take six times as long
+            over one statement.
+
+    Raises:
+        BadConfiguration: The URL names no SQLite file and no PostgreSQL.
     """
 
-    def __init__(self, url: str) -> None:
-        parsed = make_url(url)
+    def __init__(self, url: str, *, timeout_s: float = BUSY_TIMEOUT_S) -> None:
+        parsed = _parse(url)
         self.embedded = parsed.get_backend_name() == "sqlite"
-        if not self.embedded and parsed.get_backend_name() != "postgresql":
-            raise BadConfiguration("GUARD_DATABASE_URL must begin with postgresql:// or sqlite:///.")
-        if self.embedded and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        if self.embedded:
+            Path(str(parsed.database)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._timeout_s = timeout_s
         self.engine = create_async_engine(
             parsed,
-            connect_args={"timeout": BUSY_TIMEOUT_S},
+            connect_args={"timeout": timeout_s} if self.embedded else _postgresql_arguments(timeout_s),
             pool_pre_ping=not self.embedded,
+            pool_timeout=timeout_s,
             hide_parameters=True,
-            pool_timeout=BUSY_TIMEOUT_S,
         )
         if self.embedded:
             event.listen(self.engine.sync_engine, "connect", _configure_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
-        self._readers = async_sessionmaker(self.engine, expire_on_commit=False)
+            readers = self.engine
+        else:
+            event.listen(self.engine.sync_engine, "begin", _begin_postgresql)
+            readers = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self._readers = async_sessionmaker(readers, expire_on_commit=False)
         self._writers = async_sessionmaker(self.engine.execution_options(writes=True), expire_on_commit=False)
-        self._writer = asyncio.Lock()
+        self._turn = asyncio.Lock()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -71,22 +92,25 @@ class Database:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
-        """Yield a session whose changes are committed at the end, all or none.
+        """Yield a session whose changes are committed at the end, all or none, and that nobody else writes beside.
 
         Raises:
             StoreUnavailable: The database does not answer, or stays locked.
         """
         with _translated():
-            async with AsyncExitStack() as stack:
-                if self.embedded:  # one writer at a time in this process: waiting here is cheaper than SQLite's polling
-                    await stack.enter_async_context(self._writer)
-                yield await stack.enter_async_context(self._writers.begin())
+            async with asyncio.timeout(self._timeout_s):  # in line here first: cheaper than SQLite's polling, and
+                await self._turn.acquire()  # those who wait hold no connection that readers could use
+            try:
+                async with self._writers.begin() as session:
+                    yield session
+            finally:
+                self._turn.release()
 
     async def migrate(self) -> None:
         """Bring the schema to this version's.
 
         Raises:
-            BadConfiguration: The schema is newer than this program.
+            BadConfiguration: The schema is newer than this program, or the server knows no such user or database.
             StoreUnavailable: The database does not answer.
         """
         with _translated():
@@ -105,10 +129,68 @@ class _translated:  # noqa: N801 - reads as a verb where it is used
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OperationalError | InterfaceError | OSError | TimeoutError) or (
-            isinstance(error, DBAPIError) and error.connection_invalidated
-        ):
-            raise StoreUnavailable(f"The database does not answer ({type(error).__name__}).", retry_after_s=5) from None
+        translation = _translation(error)
+        if translation is not None:
+            raise translation from None
+
+
+def _translation(error: BaseException | None) -> LifeguardError | None:
+    match error:
+        case IntegrityError() | ProgrammingError() | DataError():  # the caller's, or a mistake of ours
+            return None
+        case DBAPIError():
+            return _unavailable(error.orig)
+        case PoolTimeoutError():
+            return StoreUnavailable(
+                "The database is too busy: every connection is in use.", retry_after_s=_RETRY_AFTER_S
+            )
+        case OSError():  # TimeoutError too
+            return _unavailable(error)
+        case Exception() if type(error).__module__.startswith(
+            "asyncpg."
+        ):  # SQLAlchemy passes these on while connecting
+            return _unavailable(error)
+    return None
+
+
+def _unavailable(error: BaseException | None) -> LifeguardError:
+    state = getattr(error, "sqlstate", None) or ""
+    if state.startswith(("28", "3D")):  # invalid authorisation, no such database
+        return BadConfiguration(
+            f"PostgreSQL refuses the user or the database of GUARD_DATABASE_URL (SQLSTATE {state})."
+        )
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended one
+    cause = _SQLITE_CAUSES.get(code) or (f"SQLSTATE {state}" if state else type(error).__name__)
+    return StoreUnavailable(f"The database does not answer: {cause}.", retry_after_s=_RETRY_AFTER_S)
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, ValueError):  # their messages repeat the URL, which may hold a password
+        backend = None
+    if backend not in {"sqlite", "postgresql"}:
+        raise BadConfiguration("GUARD_DATABASE_URL must begin with postgresql:// or sqlite:///.")
+    if backend == "sqlite" and parsed.database in {None, "", ":memory:"}:
+        raise BadConfiguration("GUARD_DATABASE_URL must name a file: sqlite:////var/lib/lifeguard/guard.sqlite, say.")
+    if "sslmode" in parsed.query:  # libpq's name for what asyncpg calls ssl
+        parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": parsed.query["sslmode"]})
+    return parsed
+
+
+def _postgresql_arguments(timeout_s: float) -> dict[str, Any]:
+    statement_s = 6 * timeout_s
+    return {
+        "timeout": timeout_s,
+        "command_timeout": statement_s,
+        "server_settings": {
+            "application_name": "lifeguard",
+            "lock_timeout": str(round(timeout_s * 1000)),
+            # a process stopped in the middle of a transaction must not hold up all others for ever
+            "idle_in_transaction_session_timeout": str(round(statement_s * 1000)),
+        },
+    }
 
 
 def _configure_sqlite(connection: Any, _: object) -> None:
@@ -122,17 +204,24 @@ def _configure_sqlite(connection: Any, _: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    # IMMEDIATE: SQLite must know at BEGIN that a transaction will write, or it does not wait for the lock
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if _writes(connection) else "BEGIN")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    if _writes(connection):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+
+
+def _writes(connection: Connection) -> bool:
+    return bool(connection.get_execution_options().get("writes", False))
 
 
 def _upgrade(connection: Connection) -> None:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7150316)")
     if connection.dialect.has_table(connection, "alembic_version"):
         present = {row[0] for row in connection.exec_driver_sql("SELECT version_num FROM alembic_version")}
         if not present <= known:

@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Self
@@ -22,6 +23,7 @@ from guard.settings import GuardSettings
 
 _NONCE_BYTES = 12
 _KEY_BYTES = 32
+_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
 
 
 class _KeyringFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,11 +39,16 @@ class Keyring:
     Args:
         index_key: 32 bytes for keyed hashes.
         encryption_keys: id to 32 bytes, newest last.
+
+    Raises:
+        BadConfiguration: A key or an id is not of its form.
     """
 
     def __init__(self, index_key: bytes, encryption_keys: dict[str, bytes]) -> None:
         if not encryption_keys or any(len(k) != _KEY_BYTES for k in (index_key, *encryption_keys.values())):
             raise BadConfiguration("The keyring needs an index key and at least one encryption key, 32 bytes each.")
+        if not all(_KEY_ID.fullmatch(key_id) for key_id in encryption_keys):
+            raise BadConfiguration("An id of the keyring has 1 to 16 letters, digits, dashes or underscores.")
         self._index_key = index_key
         self._keys = dict(encryption_keys)
         self._ciphers = {key_id: AESGCM(key) for key_id, key in encryption_keys.items()}
@@ -80,7 +87,7 @@ class Keyring:
             create: Write a fresh keyring, readable by its owner alone, when there is no file.
 
         Raises:
-            BadConfiguration: There is none, or it is readable by others.
+            BadConfiguration: There is none, it cannot be read, or others can read it.
         """
         if settings.keyring is not None:
             return cls.parse(settings.keyring.get_secret_value())
@@ -96,17 +103,25 @@ class Keyring:
             except FileExistsError:  # another process was first: its keyring is the one
                 return cls.load(settings)
             return keyring
-        if path.stat().st_mode & 0o077:
+        try:
+            mode, content = path.stat().st_mode, path.read_bytes()
+        except OSError as error:
+            raise BadConfiguration(f"The keyring {path} cannot be read ({type(error).__name__}).") from None
+        if mode & 0o077:
             raise BadConfiguration(f"The keyring {path} is readable by others: chmod 600 it.")
-        return cls.parse(path.read_bytes())
+        return cls.parse(content)
 
     def save(self, path: Path, *, replace: bool) -> None:
-        """Write the keyring for its owner alone, atomically; without `replace`, only where there is none."""
+        """Write the keyring for its owner alone, atomically and durably; without `replace`, only where there is none.
+
+        Raises:
+            FileExistsError: There is one and it is not to be replaced.
+        """
         data = _KeyringFile(
             index_key=base64.b64encode(self._index_key).decode(),
             encryption_keys={key_id: base64.b64encode(key).decode() for key_id, key in self._keys.items()},
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
@@ -120,10 +135,15 @@ class Keyring:
                 os.link(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # without its name on disk, every text sealed since would be lost with the power
+        finally:
+            os.close(folder)
 
     def rotated(self) -> Self:
         """Return a keyring with one more encryption key, the active one."""
-        number = 1 + max(int(key_id.removeprefix("k")) for key_id in self._keys)
+        number = 1 + max(int(key_id[1:]) if re.fullmatch(r"k\d+", key_id) else 0 for key_id in self._keys)
         return type(self)(self._index_key, {**self._keys, f"k{number}": secrets.token_bytes(_KEY_BYTES)})
 
     def retired(self) -> Self:
@@ -133,7 +153,7 @@ class Keyring:
     def seal(self, text: str, *, owner: bytes) -> bytes:
         """Encrypt a text for the row that owns it (`owner` is authenticated, not stored)."""
         nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._ciphers[self.active_id].encrypt(nonce, text.encode(), owner)
+        sealed = self._ciphers[self.active_id].encrypt(nonce, _encode(text), owner)
         return nonce + sealed
 
     def open(self, sealed: bytes, *, key_id: str, owner: bytes) -> str:
@@ -143,11 +163,12 @@ class Keyring:
             BadConfiguration: The key is not on the ring, or the row was altered.
         """
         try:
-            return self._ciphers[key_id].decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], owner).decode()
-        except (KeyError, InvalidTag):
+            text = self._ciphers[key_id].decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], owner)
+        except (KeyError, InvalidTag, ValueError):  # ValueError: too short for a nonce
             raise BadConfiguration(
                 f"A stored text cannot be opened with key {key_id}: the keyring is not the one it was sealed with."
             ) from None
+        return text.decode(errors="surrogatepass")
 
     def fingerprint(self, text: str) -> bytes:
         """Return the 32-byte keyed hash by which a normalised text is found again."""
@@ -158,4 +179,8 @@ class Keyring:
         return self._digest(b"user", user).hex()
 
     def _digest(self, purpose: bytes, value: str) -> bytes:
-        return hmac.digest(self._index_key, purpose + b"\x00" + value.encode(), hashlib.sha256)
+        return hmac.digest(self._index_key, purpose + b"\x00" + _encode(value), hashlib.sha256)
+
+
+def _encode(value: str) -> bytes:
+    return value.encode(errors="surrogatepass")  # a user's id is opaque: even half a surrogate pair names somebody

@@ -9,12 +9,13 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from guard.errors import Conflict, NotFound
+from guard.errors import Conflict, InputError, NotFound
 from guard.store.database import Database
 from guard.store.rows import Key
 from guard.store.states import Role
 
 PREFIX: Final = "lg_"
+NAME_CHARS: Final = 64
 
 
 def digest(secret: str) -> bytes:
@@ -33,8 +34,11 @@ class Keys:
         """Make a key and return it; it cannot be shown again.
 
         Raises:
+            InputError: The name is empty, too long or not printable.
             Conflict: The name is taken, perhaps by a revoked key.
         """
+        if not name.strip() or len(name) > NAME_CHARS or not name.isprintable():
+            raise InputError(f"A key's name has 1 to {NAME_CHARS} printable characters.")
         secret = PREFIX + secrets.token_urlsafe(32)
         try:
             async with self._database.write() as session:

@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from guard.errors import Conflict
@@ -23,28 +22,31 @@ class Leases:
         self._clock = clock
 
     async def acquire(self, name: str, holder: str, *, ttl: timedelta) -> int | None:
-        """Take a lease that is free, expired or one's own, and return its fence; None when someone else holds it."""
+        """Take a lease that is free, expired or one's own, and return its fence; None when someone else holds it.
+
+        Args:
+            name: What the lease is about.
+            holder: Names one process, and no later one.
+            ttl: How long it holds unless renewed.
+        """
         now = self._clock()
-        try:
-            async with self._database.write() as session:
-                lease = await session.get(Lease, name, with_for_update=True)
-                if lease is None:
-                    lease = Lease(name=name, holder=holder, fence=1, expires_at=now + ttl)
-                    session.add(lease)
-                elif lease.holder == holder and lease.expires_at > now:
-                    lease.expires_at = now + ttl
-                elif lease.expires_at <= now:
-                    lease.holder, lease.fence, lease.expires_at = holder, lease.fence + 1, now + ttl
-                else:
-                    return None
-                return lease.fence
-        except IntegrityError:  # two took the very first lease at once
-            return None
+        async with self._database.write() as session:
+            lease = await session.get(Lease, name)
+            if lease is None:
+                lease = Lease(name=name, holder=holder, fence=1, expires_at=now + ttl)
+                session.add(lease)
+            elif lease.expires_at <= now:
+                lease.holder, lease.fence, lease.expires_at = holder, lease.fence + 1, now + ttl
+            elif lease.holder == holder:
+                lease.expires_at = now + ttl
+            else:
+                return None
+            return lease.fence
 
     async def renew(self, name: str, *, fence: int, ttl: timedelta) -> bool:
         """Prolong a lease; False when it was lost."""
         async with self._database.write() as session:
-            lease = await session.get(Lease, name, with_for_update=True)
+            lease = await session.get(Lease, name)
             if lease is None or lease.fence != fence:
                 return False
             lease.expires_at = self._clock() + ttl
@@ -53,7 +55,7 @@ class Leases:
     async def release(self, name: str, *, fence: int) -> None:
         """Give a lease back, so that the next holder need not wait for it to expire."""
         async with self._database.write() as session:
-            lease = await session.get(Lease, name, with_for_update=True)
+            lease = await session.get(Lease, name)
             if lease is not None and lease.fence == fence:
                 lease.expires_at = self._clock()
 
@@ -70,6 +72,6 @@ async def check_fence(session: AsyncSession, name: str, fence: int) -> None:
     Raises:
         Conflict: The fence has grown.
     """
-    current = await session.scalar(select(Lease.fence).where(Lease.name == name).with_for_update())
+    current = await session.scalar(select(Lease.fence).where(Lease.name == name))
     if current != fence:
         raise Conflict("Another learner has taken over.")

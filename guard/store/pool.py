@@ -3,16 +3,19 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from sqlalchemy import CursorResult, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from guard.errors import BadConfiguration
 from guard.store.database import Database
 from guard.store.keyring import Keyring
 from guard.store.rows import Erasure, Message, Sighting
 from guard.store.states import MessageState
 from guard.taxonomy import Category
+
+_CHUNK: Final = 1000  # arrivals a query: both databases take some 32,000 parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,10 @@ class Added:
     dropped: int
 
 
+# what an arrival is found by: its text's fingerprint and its user's hash
+_Keyed = tuple[Arrival, bytes, str | None]
+
+
 class Pool:
     """Queries over messages."""
 
@@ -71,37 +78,29 @@ class Pool:
     async def add(self, arrivals: Sequence[Arrival], *, max_messages: int) -> Added:
         """Add verdicts in one transaction: a known text counts once more, a new one is sealed and kept if there is room.
 
-        What an erased user sent before the erasure is dropped.
+        What an erased user sent before the erasure is dropped. A message keeps the highest probability it was let in
+        with, until it is picked: from then on estimates rest on it.
         """
-        new = repeated = dropped = 0
+        ring = self._keyring
+        keyed = [(a, ring.fingerprint(a.text), None if a.user is None else ring.user_hash(a.user)) for a in arrivals]
+        added = Added(0, 0, 0)
         async with self._database.write() as session:
             room = max_messages - await _size(session)
-            for arrival in arrivals:
-                user_hash = self._keyring.user_hash(arrival.user) if arrival.user is not None else None
-                if user_hash is not None and await _erased_since(session, user_hash, arrival.seen_at):
-                    dropped += 1
-                    continue
-                fingerprint = self._keyring.fingerprint(arrival.text)
-                message = await session.scalar(select(Message).where(Message.fingerprint == fingerprint))
-                if message is None:
-                    if room <= 0:
-                        dropped += 1
-                        continue
-                    room -= 1
-                    new += 1
-                    message = self._message(arrival, fingerprint)
-                    session.add(message)
-                    await session.flush()
-                else:
-                    repeated += 1
-                    message.seen_count += 1
-                    message.last_seen_at = max(message.last_seen_at, arrival.seen_at)
-                    message.inclusion_probability = max(message.inclusion_probability, arrival.inclusion_probability)
-                if user_hash is None:
-                    message.anonymous = True
-                else:
-                    await _sight(session, message.id, user_hash, arrival.seen_at)
-        return Added(new, repeated, dropped)
+            for first in range(0, len(keyed), _CHUNK):
+                part = await self._add(session, keyed[first : first + _CHUNK], room - added.new)
+                added = Added(added.new + part.new, added.repeated + part.repeated, added.dropped + part.dropped)
+        return added
+
+    async def check_keyring(self) -> None:
+        """Make sure that the keyring is the one the texts were sealed and the fingerprints were made with.
+
+        Raises:
+            BadConfiguration: It is not.
+        """
+        async with self._database.read() as session:
+            latest = await session.scalar(select(Message).order_by(Message.id.desc()).limit(1))
+        if latest is not None and self._keyring.fingerprint(open_text(self._keyring, latest)) != latest.fingerprint:
+            raise BadConfiguration("The keyring's index key is not the one this database was made with: restore it.")
 
     async def size(self) -> int:
         """Return how many messages wait to be picked."""
@@ -140,7 +139,7 @@ class Pool:
                     seen = select(Sighting.message_id, Sighting.user_hash).where(
                         Sighting.message_id.in_([m.id for m in messages])
                     )
-                    for message_id, user_hash in await session.execute(seen):
+                    for message_id, user_hash in await session.execute(seen.order_by(Sighting.user_hash)):
                         users.setdefault(message_id, []).append(user_hash)
             if not messages:
                 return
@@ -156,23 +155,22 @@ class Pool:
         the pool is dropped when it arrives.
         """
         user_hash = self._keyring.user_hash(user)
+        theirs = exists().where(Sighting.message_id == Message.id, Sighting.user_hash == user_hash)
+        shared = exists().where(Sighting.message_id == Message.id, Sighting.user_hash != user_hash)
         async with self._database.write() as session:
             await session.merge(Erasure(user_hash=user_hash, erased_at=self._clock()))
-            ids = (await session.scalars(select(Sighting.message_id).where(Sighting.user_hash == user_hash))).all()
+            doomed = await session.execute(delete(Message).where(theirs, ~shared, ~Message.anonymous))
             await session.execute(delete(Sighting).where(Sighting.user_hash == user_hash))
-            if not ids:
-                return 0
-            doomed = await session.execute(
-                delete(Message).where(
-                    Message.id.in_(ids), ~Message.anonymous, ~exists().where(Sighting.message_id == Message.id)
-                )
-            )
             return cast("CursorResult[Any]", doomed).rowcount
 
     async def expire(self, *, retention: timedelta, labelled_retention: timedelta) -> int:
-        """Delete messages past their retention and return how many there were; what is being labelled stays."""
+        """Delete messages past their retention and return how many there were; what is being labelled stays.
+
+        So go the marks of erased users that are older than any message can be.
+        """
         now = self._clock()
         async with self._database.write() as session:
+            await session.execute(delete(Erasure).where(Erasure.erased_at < now - max(retention, labelled_retention)))
             doomed = await session.execute(
                 delete(Message).where(
                     (
@@ -199,6 +197,30 @@ class Pool:
             if not messages:
                 return count
             count += len(messages)
+
+    async def _add(self, session: AsyncSession, keyed: Sequence[_Keyed], room: int) -> Added:
+        erased = await _erased(session, {user for _, _, user in keyed if user is not None})
+        wanted = [k for k in keyed if k[2] not in erased or k[0].seen_at > erased[k[2]]]
+        known = select(Message).where(Message.fingerprint.in_({fingerprint for _, fingerprint, _ in wanted}))
+        messages = {message.fingerprint: message for message in await session.scalars(known)}
+        kept: list[_Keyed] = []
+        new = 0
+        for arrival, fingerprint, user in wanted:
+            message = messages.get(fingerprint)
+            if message is not None:
+                _repeat(message, arrival)
+            elif new < room:
+                new += 1
+                messages[fingerprint] = message = self._message(arrival, fingerprint)
+                session.add(message)
+            else:
+                continue
+            if user is None:
+                message.anonymous = True
+            kept.append((arrival, fingerprint, user))
+        await session.flush()  # the new messages get their ids, in the order of their arrival
+        await _sight(session, [(messages[f].id, user, a.seen_at) for a, f, user in kept if user is not None])
+        return Added(new, len(kept) - new, len(keyed) - len(kept))
 
     def _message(self, arrival: Arrival, fingerprint: bytes) -> Message:
         return Message(
@@ -235,15 +257,31 @@ async def _size(session: AsyncSession) -> int:
     return int(count or 0)
 
 
-async def _erased_since(session: AsyncSession, user_hash: str, seen_at: datetime) -> bool:
-    erased_at = await session.scalar(select(Erasure.erased_at).where(Erasure.user_hash == user_hash))
-    return erased_at is not None and erased_at >= seen_at
+async def _erased(session: AsyncSession, users: set[str]) -> dict[str | None, datetime]:
+    rows = await session.execute(select(Erasure.user_hash, Erasure.erased_at).where(Erasure.user_hash.in_(users)))
+    return {user: erased_at for user, erased_at in rows}
 
 
-async def _sight(session: AsyncSession, message_id: int, user_hash: str, seen_at: datetime) -> None:
-    sighting = await session.get(Sighting, (message_id, user_hash))
-    if sighting is None:
-        session.add(Sighting(message_id=message_id, user_hash=user_hash, seen_count=1, first_seen_at=seen_at))
-        await session.flush()
-    else:
-        sighting.seen_count += 1
+def _repeat(message: Message, arrival: Arrival) -> None:
+    message.seen_count += 1
+    message.last_seen_at = max(message.last_seen_at, arrival.seen_at)
+    if message.state is MessageState.POOLED and arrival.inclusion_probability > message.inclusion_probability:
+        message.inclusion_probability, message.reason = arrival.inclusion_probability, arrival.reason
+
+
+async def _sight(session: AsyncSession, sightings: Sequence[tuple[int, str, datetime]]) -> None:
+    known = select(Sighting).where(
+        Sighting.message_id.in_({message_id for message_id, _, _ in sightings}),
+        Sighting.user_hash.in_({user for _, user, _ in sightings}),
+    )
+    rows = {(row.message_id, row.user_hash): row for row in await session.scalars(known)}
+    for message_id, user, seen_at in sightings:
+        row = rows.get((message_id, user))
+        if row is None:
+            rows[message_id, user] = Sighting(
+                message_id=message_id, user_hash=user, seen_count=1, first_seen_at=seen_at
+            )
+        else:
+            row.seen_count += 1
+    session.add_all(rows.values())
+    await session.flush()

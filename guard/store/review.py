@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from guard.errors import Conflict, NotFound
@@ -62,10 +62,11 @@ class Review:
         self._lease = timedelta(seconds=lease_s)
 
     async def next(self, reviewer: str) -> Held | None:
-        """Lease the next pick to a reviewer: the one they hold already, else the first that nobody holds."""
+        """Lease the next pick to a reviewer: the one they took last and still hold, else the first that nobody holds."""
         now = self._clock()
+        mine = Pick.leased_by == reviewer
+        held_until = case((mine & (Pick.leased_until > now), Pick.leased_until))
         async with self._database.write() as session:
-            mine = Pick.leased_by == reviewer
             found = (
                 await session.execute(
                     _labelling(select(Pick, Message))
@@ -74,9 +75,8 @@ class Review:
                         Pick.state == PickState.WAITING,
                         or_(Pick.leased_until.is_(None), Pick.leased_until <= now, mine),
                     )
-                    .order_by((mine & (Pick.leased_until > now)).desc().nulls_last(), Pick.position)
+                    .order_by(held_until.desc().nulls_last(), Pick.position)
                     .limit(1)
-                    .with_for_update(of=Pick, skip_locked=True)
                 )
             ).first()
             if found is None:
@@ -102,8 +102,9 @@ class Review:
             category: None means "can't tell".
 
         Raises:
-            NotFound: There is no such pick.
-            Conflict: It is decided already, held by someone else, or the batch is closed.
+            NotFound: There is no such pick, or its message was erased.
+            Conflict: It is decided already, held by someone else, the batch is closed, or the idempotency key stands for
+                another label or one that was undone.
         """
         now = self._clock()
         async with self._database.write() as session:
@@ -112,10 +113,14 @@ class Review:
                 if known is not None:
                     if (known.pick_id, known.reviewer, known.category) != (pick_id, reviewer, category):
                         raise Conflict("This idempotency key was used for another label: send a new one.")
+                    if known.undone_at is not None:
+                        raise Conflict(
+                            "The label with this idempotency key was undone: send a new one to decide again."
+                        )
                     return known.id
-            pick = await session.get(Pick, pick_id, with_for_update=True)
+            pick = await session.get(Pick, pick_id)
             if pick is None:
-                raise NotFound(f"There is no pick {pick_id}.")
+                raise NotFound(f"There is no pick {pick_id}: its message may have been erased. Ask for the next one.")
             cycle = await _open_cycle(session, pick.cycle_id)
             if pick.state is not PickState.WAITING:
                 raise Conflict(f"Pick {pick_id} is decided already: undo that label first.")
@@ -151,14 +156,12 @@ class Review:
                 .where(Label.reviewer == reviewer, Label.undone_at.is_(None))
                 .order_by(Label.id.desc())
                 .limit(1)
-                .with_for_update(of=Label)
             )
             if label is None:
                 raise NotFound("There is no decision of yours to undo in the open batch.")
-            pick = await session.get_one(Pick, label.pick_id, with_for_update=True)
+            pick = await session.get_one(Pick, label.pick_id)
             cycle = await _open_cycle(session, pick.cycle_id)
             label.undone_at = now
-            label.idempotency_key = None
             pick.state = PickState.WAITING
             pick.leased_by, pick.leased_until = reviewer, now + self._lease
             cycle.labels_spent -= 1
@@ -204,7 +207,7 @@ def _labelling(query: _S) -> _S:
 
 
 async def _open_cycle(session: AsyncSession, cycle_id: int) -> Cycle:
-    cycle = await session.get_one(Cycle, cycle_id, with_for_update=True)
+    cycle = await session.get_one(Cycle, cycle_id)
     if cycle.state is not CycleState.LABELLING:
         raise Conflict(f"The batch of cycle {cycle_id} is closed: ask for the next message.")
     return cycle

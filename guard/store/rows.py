@@ -55,7 +55,7 @@ class Message(Row):
     __table_args__ = (Index(None, "state", "id"), Index(None, "last_seen_at"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    fingerprint: Mapped[bytes] = mapped_column(unique=True)
+    fingerprint: Mapped[bytes] = mapped_column(unique=True, insert_sentinel=True)  # SQLite then inserts rows in bulk
     ciphertext: Mapped[bytes]
     key_id: Mapped[str] = mapped_column(String(16), index=True)
     source: Mapped[str] = mapped_column(String(32))
@@ -108,6 +108,7 @@ class Cycle(Row):
     opened_at: Mapped[datetime]
     due_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
+    frozen_at: Mapped[datetime | None]
     timeline: Mapped[list[Any]]
     figures: Mapped[dict[str, Any]]
     reasons: Mapped[list[Any]]

@@ -38,6 +38,11 @@ class CycleState(StrEnum):
         """Whether nothing more will happen to the cycle."""
         return self in {CycleState.PROMOTED, CycleState.HELD, CycleState.FAILED}
 
+    def before(self, other: "CycleState") -> bool:
+        """Return whether a cycle in this state may go to the other: a later stage or an end."""
+        states = list(CycleState)
+        return not self.ended and states.index(self) < states.index(other)
+
 
 class Role(StrEnum):
     """What a key may do; each role may do what those before it may not, and admin may do everything."""

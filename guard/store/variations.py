@@ -12,7 +12,7 @@ from guard.store.database import Database
 from guard.store.keyring import Keyring
 from guard.store.lease import LEARNER, check_fence
 from guard.store.pool import open_text
-from guard.store.rows import Label, Message, Pick, SnapshotItem, Variation
+from guard.store.rows import Cycle, Label, Message, Pick, SnapshotItem, Variation
 from guard.store.states import PickState
 from guard.taxonomy import Category
 
@@ -85,34 +85,46 @@ class Variations:
         llm: str,
         template: str,
         fates: dict[str, int],
-    ) -> None:
+        tally: dict[str, int] | None = None,
+    ) -> int:
         """Store a seed's accepted variations and count all fates, in one transaction: a seed is varied once.
+
+        Args:
+            fates: Counts by fate, added to the cycle's figures under `variations`.
+            tally: What else is counted (calls, tokens), added under `llm`.
+
+        Returns:
+            How many were stored; those that another seed brought meanwhile are there already.
 
         Raises:
             Conflict: It was varied already, erased meanwhile, or the lease was lost.
         """
         async with self._database.write() as session:
             await check_fence(session, LEARNER, fence)
-            pick = await session.get(Pick, seed.pick_id, with_for_update=True)
+            pick = await session.get(Pick, seed.pick_id)
             if pick is None or pick.varied_at is not None:
                 raise Conflict(f"Pick {seed.pick_id} was varied or erased already.")
             pick.varied_at = self._clock()
-            for text in accepted:
-                fingerprint = self._keyring.fingerprint(text)
-                session.add(
-                    Variation(
-                        message_id=seed.message_id,
-                        cycle_id=cycle_id,
-                        fingerprint=fingerprint,
-                        ciphertext=self._keyring.seal(text, owner=fingerprint),
-                        key_id=self._keyring.active_id,
-                        category=seed.category,
-                        llm=llm,
-                        template=template,
-                        created_at=self._clock(),
-                    )
+            texts = {self._keyring.fingerprint(text): text for text in accepted}
+            known = set(await session.scalars(select(Variation.fingerprint).where(Variation.fingerprint.in_(texts))))
+            session.add_all(
+                Variation(
+                    message_id=seed.message_id,
+                    cycle_id=cycle_id,
+                    fingerprint=fingerprint,
+                    ciphertext=self._keyring.seal(text, owner=fingerprint),
+                    key_id=self._keyring.active_id,
+                    category=seed.category,
+                    llm=llm,
+                    template=template,
+                    created_at=self._clock(),
                 )
+                for fingerprint, text in texts.items()
+                if fingerprint not in known
+            )
             await add_figures(session, cycle_id, "variations", fates)
+            await add_figures(session, cycle_id, "llm", tally or {})
+            return len(texts) - len(known)
 
     async def count(self) -> int:
         """Return how many accepted variations there are."""
@@ -120,28 +132,32 @@ class Variations:
             return int(await session.scalar(select(func.count()).select_from(Variation)) or 0)
 
     async def freeze(self, cycle_id: int, *, fence: int) -> int:
-        """Freeze a cycle's data set, every labelled message with its variations, and return its size; once a cycle."""
+        """Freeze a cycle's data set, every labelled message with its variations, and return its size; once a cycle.
+
+        What was erased since it was frozen no longer counts.
+        """
         async with self._database.write() as session:
             await check_fence(session, LEARNER, fence)
-            frozen = await session.scalar(select(func.count()).where(SnapshotItem.cycle_id == cycle_id))
-            if frozen:
-                return int(frozen)
+            cycle = await session.get_one(Cycle, cycle_id)
+            if cycle.frozen_at is not None:
+                return int(await session.scalar(select(func.count()).where(SnapshotItem.cycle_id == cycle_id)) or 0)
+            cycle.frozen_at = self._clock()
             standing = (Label.undone_at.is_(None)) & Label.category.is_not(None)
             labelled = await session.execute(
                 select(Label.message_id, Label.category).where(standing).order_by(Label.id)
             )
             latest = {message_id: category for message_id, category in labelled}
-            varied = await session.execute(select(Variation.message_id, Variation.id).order_by(Variation.id))
+            varied = await session.execute(
+                select(Variation.message_id, Variation.id, Variation.category).order_by(Variation.id)
+            )
             items = [
                 SnapshotItem(cycle_id=cycle_id, message_id=message_id, variation_id=None, category=category)
                 for message_id, category in latest.items()
             ]
             items += [
-                SnapshotItem(
-                    cycle_id=cycle_id, message_id=message_id, variation_id=variation_id, category=latest[message_id]
-                )
-                for message_id, variation_id in varied
-                if message_id in latest
+                SnapshotItem(cycle_id=cycle_id, message_id=message_id, variation_id=variation_id, category=category)
+                for message_id, variation_id, category in varied
+                if latest.get(message_id) is category  # one written for a label that no longer stands says nothing
             ]
             session.add_all(items)
             return len(items)

@@ -1,0 +1,60 @@
+"""A request's JSON body, straight into the struct its route takes: strictly, and without ever repeating it.
+
+Litestar alone would decode it twice and convert leniently ("store": "false" would be true).
+"""
+
+import re
+from functools import cache
+from typing import Any
+
+import msgspec
+from litestar import Request
+from litestar.datastructures import State
+
+from guard.errors import InputError
+
+# what follows these words in msgspec's messages is what the caller sent
+_REPEATED = {
+    "Invalid enum value": "a value that is not one of those allowed",
+    "Object contains unknown field": "a field that this route does not take",
+}
+_PLACE = re.compile(r" - at (?:`key` in )?`(\$[\w.\[\]]*)`$")
+
+
+class StrictRequest(Request[None, None, State]):
+    """A request whose `json()` is the struct of its handler's `data`."""
+
+    async def json(self) -> Any:
+        """Return the body as the type its handler declares.
+
+        Raises:
+            InputError: It is no JSON in UTF-8, or not of that type.
+        """
+        field = self.route_handler.parsed_data_field
+        try:
+            return _decoder(field.annotation if field else Any).decode(await self.body())
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InputError(_explanation(error)) from None
+
+
+@cache
+def _decoder(target: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(target)
+
+
+def _explanation(error: Exception) -> str:
+    match error:
+        case msgspec.ValidationError():
+            message = str(error)
+            place = _PLACE.search(message)
+            reason = next((r for words, r in _REPEATED.items() if message.startswith(words)), None)
+            reason = reason or message.partition(" - at ")[0]
+            return (
+                f"The body does not fit at {place[1] if place else '$'}: {reason}. /docs shows what this route takes."
+            )
+        case RecursionError():
+            return "The body is nested too deeply: /docs shows what this route takes."
+        case UnicodeDecodeError():
+            return "The body is not UTF-8: encode it so."
+        case _:
+            return "The body is not JSON, or it was cut short, or it holds half a surrogate pair: send it whole."

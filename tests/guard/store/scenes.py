@@ -1,0 +1,87 @@
+"""What store tests begin with: arrivals, a pool, a batch that waits for people."""
+
+from datetime import timedelta
+
+from guard.store import Store
+from guard.store.cycles import Picked
+from guard.store.lease import LEARNER
+from guard.store.pool import Added, Arrival, PooledText
+from guard.store.rows import Cycle
+from guard.store.states import CycleState
+from guard.taxonomy import Category
+from tests.conftest import START
+
+SCORES = (0.3, 0.2, 0.2, 0.1, 0.1, 0.1)
+TTL = timedelta(minutes=1)
+
+
+def arrival(
+    text: str,
+    user: str | None = None,
+    *,
+    reason: str = "uncertain",
+    probability: float = 1.0,
+    after: timedelta = timedelta(0),
+) -> Arrival:
+    """Return a verdict about a text, seen at `START + after`."""
+    return Arrival(
+        text=text,
+        user=user,
+        reason=reason,
+        inclusion_probability=probability,
+        model_version="0001",
+        category=Category.SELF_HARM,
+        scores=SCORES,
+        uncertainty=0.9,
+        seen_at=START + after,
+    )
+
+
+async def add(store: Store, *arrivals: Arrival, room: int = 1_000_000) -> Added:
+    """Add arrivals to the pool."""
+    return await store.pool.add(arrivals, max_messages=room)
+
+
+async def pooled(store: Store) -> list[PooledText]:
+    """Return all that waits in the pool."""
+    return [text async for batch in store.pool.texts() for text in batch]
+
+
+async def learner(store: Store, holder: str = "learner-1") -> int:
+    """Take the learner's lease and return its fence."""
+    fence = await store.leases.acquire(LEARNER, holder, ttl=TTL)
+    assert fence is not None
+    return fence
+
+
+async def open_cycle(store: Store, fence: int, *, due: timedelta = timedelta(days=3)) -> Cycle:
+    """Open a cycle in `selecting`."""
+    return await store.cycles.open(
+        fence=fence, strategy="cluster", seed=1, batch_size=20, champion="0001", due_at=store.clock() + due
+    )
+
+
+async def open_batch(store: Store, fence: int, *texts: str, user: str | None = None) -> Cycle:
+    """Put texts into the pool, pick all that waits there and hand it to people."""
+    await add(store, *(arrival(text, user) for text in texts))
+    cycle = await open_cycle(store, fence)
+    picks = [Picked(p.id, {"cluster": n}, 0.5) for n, p in enumerate(await pooled(store))]
+    return await store.cycles.fill(cycle.id, picks, fence=fence, figures={"selection": {"picked": len(picks)}})
+
+
+async def advance(store: Store, cycle: Cycle, fence: int, target: CycleState) -> Cycle:
+    """Move a cycle on from where it is."""
+    now = await store.cycles.get(cycle.id)
+    assert now is not None
+    return await store.cycles.advance(cycle.id, fence=fence, source=now.state, target=target)
+
+
+async def label_all(store: Store, *categories: Category | None, reviewer: str = "ann") -> list[int]:
+    """Let a reviewer decide about the next messages; return the picks in that order."""
+    picks = []
+    for category in categories:
+        held = await store.review.next(reviewer)
+        assert held is not None
+        await store.review.label(held.pick_id, reviewer=reviewer, category=category)
+        picks.append(held.pick_id)
+    return picks
