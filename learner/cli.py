@@ -1,0 +1,287 @@
+"""`learner …`: the first model, the loop, one turn of it by hand, and how things stand."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Final, NoReturn, TypeVar
+
+import msgspec
+import typer
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+from rich.console import Console
+from rich.table import Table
+
+from guard import logs
+from guard.errors import BadConfiguration, LifeguardError
+from guard.exports import Exports
+from guard.settings import GuardSettings
+from guard.store import Store, open_store
+from guard.store.lease import LEARNER
+from guard.store.review import Batch
+from guard.store.rows import Cycle
+from guard.store.states import CycleState
+from learner.cycle import Step, obstacle, waiting
+from learner.progress import shown
+from learner.settings import LearnerSettings
+from learner.work import Work
+
+_RECENT: Final = 5
+_KEY_FIGURES: Final = ("macro_f1", "delta_macro_f1")  # of the gate's, shown in the table; JSON has them all
+_INTERRUPTED: Final = 130  # what shells expect of a command that Ctrl-C ended
+
+_T = TypeVar("_T")
+
+app = typer.Typer(
+    help="Lifeguard's learner: asks people, trains, judges and promotes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def bootstrap() -> None:
+    """Train, export and promote the first model from the seed corpus."""
+    settings, guard = _settings()
+    from learner.bootstrap import bootstrap as make
+
+    with shown(sys.stderr) as progress:
+        version = make(settings, Exports(guard.exports_dir), progress)
+    typer.echo(f"Export {version} is the champion.")
+
+
+@app.command()
+def run() -> None:
+    """Learn until stopped: open cycles, take them on, delete what is past its retention."""
+    settings, guard = _settings()
+    logs.configure(guard.log_level)
+    from learner import schedule
+
+    _run(schedule.run(settings, guard), leave=True)
+
+
+@app.command()
+def cycle() -> None:
+    """Do now what can be done without people, and say what it was."""
+    settings, guard = _settings()
+    logs.configure("error")
+    _run(_by_hand(settings, guard))
+
+
+@app.command()
+def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show how the loop stands, and why nothing happens when nothing does."""
+    settings, guard = _settings()
+    standing = _run(_standing(settings, guard))
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(standing)))
+    else:
+        _print(standing)
+
+
+async def _by_hand(settings: LearnerSettings, guard: GuardSettings) -> None:
+    from learner.schedule import Schedule
+
+    exports, touched = Exports(guard.exports_dir), set[int]()
+
+    def tell(step: Step) -> None:
+        if step.cycle_id is not None:
+            touched.add(step.cycle_id)
+        typer.echo(f"cycle {step.cycle_id}: {step.state}" if step.waits_for is None else f"waiting: {step.waits_for}")
+
+    with shown(sys.stderr) as progress:
+        async with open_store(guard) as store:
+            work = Work(store, exports, settings, progress=progress)
+            await Schedule(store, exports, settings, guard, work, tell=tell).once()
+            ended = [await store.cycles.get(cycle_id) for cycle_id in sorted(touched)]
+    for row in ended:
+        if row is not None and row.state.ended:
+            typer.echo(f"cycle {row.id} was {row.state}: {'; '.join(row.reasons)}")
+
+
+@dataclass(frozen=True, slots=True)
+class CycleLine:
+    """A cycle as `learner status` shows it."""
+
+    id: int
+    state: CycleState
+    strategy: str
+    champion: str
+    challenger: str | None
+    opened_at: datetime
+    due_at: datetime
+    closed_at: datetime | None
+    labels_spent: int
+    reasons: list[str]
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the loop stands.
+
+    Args:
+        learner_until: When the lease of the learner at work runs out; None when no learner is at work.
+        waits_for: Why nothing happens now; None when something does.
+        variations: Who writes them, or why nobody does.
+        cycles: The latest ones, newest first.
+    """
+
+    champion: str | None
+    learner_until: datetime | None
+    waits_for: str | None
+    pool_size: int
+    pool_min: int
+    pool_oldest_at: datetime | None
+    labels_spent: int
+    budget: int
+    budget_left: int
+    variations: str
+    batch: Batch | None
+    cycles: list[CycleLine]
+
+
+async def _standing(settings: LearnerSettings, guard: GuardSettings) -> Standing:
+    exports = Exports(guard.exports_dir)
+    async with open_store(guard) as store:
+        expires_at = await store.leases.expires_at(LEARNER)
+        learner_until = expires_at if expires_at is not None and expires_at > store.clock() else None
+        current = await store.cycles.current()
+        spent = await store.cycles.labels_spent()
+        return Standing(
+            champion=exports.champion(),
+            learner_until=learner_until,
+            waits_for=await _waits_for(store, exports, settings, current, at_work=learner_until is not None),
+            pool_size=await store.pool.size(),
+            pool_min=settings.pool_min,
+            pool_oldest_at=await store.pool.oldest(),
+            labels_spent=spent,
+            budget=settings.budget,
+            budget_left=max(0, settings.budget - spent),
+            variations=await _variations(settings),
+            batch=await store.review.batch() if current is not None else None,
+            cycles=[_line(row) for row in await store.cycles.recent(_RECENT)],
+        )
+
+
+async def _waits_for(
+    store: Store, exports: Exports, settings: LearnerSettings, current: Cycle | None, *, at_work: bool
+) -> str | None:
+    reason = await obstacle(store, exports, settings) if current is None else await waiting(store, current)
+    if reason is None and not at_work:
+        return "no learner is at work: start `learner run`, or do it by hand with `learner cycle`"
+    return reason
+
+
+async def _variations(settings: LearnerSettings) -> str:
+    if settings.variations == 0:
+        return "skipped: LEARNER_VARIATIONS is 0"
+    from learner.llm import connect
+
+    try:
+        client = connect(settings)
+    except BadConfiguration as error:
+        return f"skipped: {error.detail}"
+    await client.close()
+    return f"{settings.variations} a message by {settings.llm_model}"
+
+
+def _line(row: Cycle) -> CycleLine:
+    return CycleLine(**{name: getattr(row, name) for name in CycleLine.__dataclass_fields__})
+
+
+def _print(standing: Standing) -> None:
+    facts = Table.grid(padding=(0, 2))
+    oldest, until = standing.pool_oldest_at, standing.learner_until
+    for name, value in {
+        "champion": standing.champion or "none",
+        "learner": f"at work, lease until {_time(until)}" if until else "not at work",
+        "pool": f"{standing.pool_size} messages" + (f", the oldest of {_time(oldest)}" if oldest else ""),
+        "labels": f"{standing.labels_spent} given, {standing.budget_left} of {standing.budget} left",
+        "variations": standing.variations,
+        "batch": _progress(standing.batch),
+        "waiting": standing.waits_for or "no",
+    }.items():
+        facts.add_row(name, value)
+    console = Console(markup=False, highlight=False)
+    console.print(facts)
+    if not standing.cycles:
+        return
+    table = Table("cycle", "state", "by", "opened", "labels", "challenger", "figures", "reasons")
+    for line in standing.cycles:
+        table.add_row(
+            str(line.id),
+            line.state,
+            line.strategy,
+            _time(line.opened_at),
+            str(line.labels_spent),
+            f"{line.challenger} after {line.champion}" if line.challenger else "",
+            ", ".join(
+                f"{name} {value:.3f}" for name, value in line.figures.get("gate", {}).items() if name in _KEY_FIGURES
+            ),
+            "; ".join(line.reasons),
+        )
+    console.print(table)
+
+
+def _progress(batch: Batch | None) -> str:
+    if batch is None:
+        return "none open"
+    decided = batch.labelled + batch.unclear
+    return f"cycle {batch.cycle_id} {batch.state}: {decided} of {batch.size} decided, due {_time(batch.due_at)}"
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _settings() -> tuple[LearnerSettings, GuardSettings]:
+    """Read both settings.
+
+    Raises:
+        BadConfiguration: A variable has a value that cannot be; the message names it and never repeats the value.
+    """
+    try:
+        return LearnerSettings(), GuardSettings()
+    except ValidationError as error:
+        prefix = "GUARD_" if error.title == GuardSettings.__name__ else "LEARNER_"
+        problems = (f"{prefix}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise BadConfiguration("; ".join(problems)) from None
+    except SettingsError as error:
+        raise BadConfiguration(f"A variable cannot be read: {error}.") from None
+
+
+def _run(main: Coroutine[Any, Any, _T], *, leave: bool = False) -> _T:
+    """Run to the end, or to Ctrl-C; `leave` ends the process without waiting for a stage that still computes."""
+    with asyncio.Runner() as runner:
+        try:
+            result = runner.run(main)
+        except KeyboardInterrupt:
+            _leave(_INTERRUPTED)
+        if leave:
+            _leave(0)
+        return result
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: a training thread cannot be stopped, and all that counts is recorded."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def main() -> None:
+    """Run a command; one of our own errors ends it with one line and the exit status 1."""
+    try:
+        app()
+    except LifeguardError as error:
+        typer.echo(f"{error.title}: {error.detail}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
