@@ -23,6 +23,7 @@ _HARMFUL_LIMITS: Final = (0.1, 0.5)
 _CLEARANCE_LIMITS: Final = (0.3, 0.5)
 _CLEARANCE_COST: Final = 0.01
 _DECIMALS: Final = 3
+_ROUNDING: Final = 1e-9  # a tenth of thirty is three
 BINS: Final = 15
 _NOT_HARMFUL: Final = CATEGORIES.index(Category.NOT_HARMFUL)
 
@@ -46,7 +47,7 @@ def calibrate(logits: Floats, labels: Labels, recall_floor: float) -> Calibratio
     Args:
         logits: `(n, 6)` as the network gives them.
         labels: `(n,)` indices into `CATEGORIES`.
-        recall_floor: Recall that each harmful category's threshold must keep, in [0, 1].
+        recall_floor: Share of each harmful category's rows that must not be cleared, in [0, 1].
     """
     best = temperature(logits, labels)
     return Calibration(best, thresholds(softmax(logits / np.float32(best)), labels, recall_floor))
@@ -70,22 +71,28 @@ def temperature(logits: Floats, labels: Labels) -> float:
 def thresholds(probabilities: Floats, labels: Labels, recall_floor: float) -> dict[Category, float]:
     """Return the threshold of each category, rounded down to three decimals.
 
-    Harmful: the largest in [0.1, 0.5] that at least `recall_floor` of the category's rows reach. At 0.5 a category that
-    wins outright is raised in any case; below 0.1 a threshold would raise alarms at mere noise. 0.5 where there is no
-    row to go by.
-
     Not-harmful: a text that raises nothing is cleared only from this probability on. It is the largest in [0.3, 0.5]
     that refuses clearance to at most 1 % of the not-harmful rows that raise nothing: as careful as is possible for a
     point of false alarms, which is also what the gate lets them rise by.
+
+    Harmful: what must not happen to a message of the category is that it is cleared; taken for another harmful one it
+    is still met with care, and a low threshold would buy little but false alarms. So 0.5, where a category that wins
+    outright is raised in any case, as long as at most 1 - `recall_floor` of the category's rows are cleared; else the
+    largest in [0.1, 0.5] that raises enough of these. Below 0.1 alarms would be raised at mere noise.
     """
-    found = {
-        category: _largest(probabilities[labels == i, i], recall_floor, _HARMFUL_LIMITS)
-        for i, category in enumerate(HARMFUL)
-    }
-    limits = np.array([found[c] for c in HARMFUL], dtype=np.float32)
-    quiet = (probabilities[:, :_NOT_HARMFUL] < limits).all(axis=1) & (labels == _NOT_HARMFUL)
-    found[Category.NOT_HARMFUL] = _largest(probabilities[quiet, _NOT_HARMFUL], 1 - _CLEARANCE_COST, _CLEARANCE_LIMITS)
-    return found
+    highest = _HARMFUL_LIMITS[1]
+    silent = (probabilities[:, :_NOT_HARMFUL] < highest).all(axis=1)
+    quiet = silent & (labels == _NOT_HARMFUL)
+    clearance = _largest(probabilities[quiet, _NOT_HARMFUL], 1 - _CLEARANCE_COST, _CLEARANCE_LIMITS)
+    cleared = silent & (probabilities[:, _NOT_HARMFUL] >= clearance)
+    found = {}
+    for i, category in enumerate(HARMFUL):
+        own = labels == i
+        missed = probabilities[own & cleared, i]
+        tolerated = int((1 - recall_floor) * own.sum() + _ROUNDING)
+        share = 1 - min(1.0, tolerated / len(missed)) if len(missed) else 0.0
+        found[category] = _largest(missed, share, _HARMFUL_LIMITS)
+    return found | {Category.NOT_HARMFUL: clearance}
 
 
 def expected_calibration_error(probabilities: Floats, labels: Labels) -> float:
@@ -108,8 +115,8 @@ def bins(probabilities: Floats, labels: Labels) -> tuple[npt.NDArray[np.int_], D
 def _largest(reached: Floats, share: float, limits: tuple[float, float]) -> float:
     """Return the largest value within the limits that at least this share of the probabilities reaches."""
     least, most = limits
-    if not len(reached):
+    kept = int(np.ceil(share * len(reached) - _ROUNDING))
+    if kept == 0:
         return most
-    kept = max(1, int(np.ceil(share * len(reached) - 1e-9)))
     value = float(np.sort(reached)[::-1][kept - 1])
     return float(np.clip(np.floor(value * 10**_DECIMALS) / 10**_DECIMALS, least, most))

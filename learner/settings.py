@@ -54,7 +54,9 @@ class LearnerSettings(BaseSettings):
         None, ge=0, description="Epochs of fine-tuning after the head; 0 for minilm and 3 for others by default."
     )
     variation_weight: Probability = Field(0.3, description="Weight of a variation in training; a person's label has 1.")
-    recall_floor: Probability = Field(0.9, description="Recall that thresholds must keep on dev, per harmful category.")
+    recall_floor: Probability = Field(
+        0.95, description="Share of each harmful category's dev rows that thresholds must keep from being cleared."
+    )
 
     gate_max_loss: float = Field(0.01, ge=0, description="Macro-F1 the challenger may lose at the lower 95 % bound.")
     gate_max_recall_loss: float = Field(0.03, ge=0, description="Recall it may lose on self-harm and on emergencies.")

@@ -63,13 +63,12 @@ class Database:
         self._timeout_s = timeout_s
         self.engine = create_async_engine(
             parsed,
-            connect_args={"timeout": timeout_s} if self.embedded else _postgresql_arguments(timeout_s),
+            connect_args=_sqlite_arguments(timeout_s) if self.embedded else _postgresql_arguments(timeout_s),
             pool_pre_ping=not self.embedded,
             pool_timeout=timeout_s,
             hide_parameters=True,
         )
         if self.embedded:
-            event.listen(self.engine.sync_engine, "connect", _configure_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
             readers = self.engine
         else:
@@ -179,6 +178,28 @@ def _parse(url: str) -> URL:
     return parsed
 
 
+class _SQLite(sqlite3.Connection):
+    """A connection that is set up as it is made, and that lets go of its locks as it is closed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA foreign_keys=ON")
+        self.execute(f"PRAGMA journal_mode={'WAL' if wal_is_safe(sqlite3.sqlite_version_info) else 'DELETE'}")
+        self.execute("PRAGMA synchronous=FULL")
+        self.execute("PRAGMA secure_delete=ON")
+
+    def close(self) -> None:
+        """Close; what a cancelled task left is rolled back, or its locks would stay as long as any cursor lives."""
+        if self.in_transaction:
+            self.rollback()
+        super().close()
+
+
+def _sqlite_arguments(timeout_s: float) -> dict[str, Any]:
+    # no isolation level: SQLAlchemy's begin event says BEGIN, not the driver
+    return {"timeout": timeout_s, "isolation_level": None, "factory": _SQLite}
+
+
 def _postgresql_arguments(timeout_s: float) -> dict[str, Any]:
     statement_s = 6 * timeout_s
     return {
@@ -191,16 +212,6 @@ def _postgresql_arguments(timeout_s: float) -> dict[str, Any]:
             "idle_in_transaction_session_timeout": str(round(statement_s * 1000)),
         },
     }
-
-
-def _configure_sqlite(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # SQLAlchemy's begin event says BEGIN, not the driver
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute(f"PRAGMA journal_mode={'WAL' if wal_is_safe(sqlite3.sqlite_version_info) else 'DELETE'}")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA secure_delete=ON")
-    cursor.close()
 
 
 def _begin_sqlite(connection: Connection) -> None:

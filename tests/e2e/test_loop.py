@@ -58,8 +58,9 @@ def test_two_cycles_end_judged_while_no_request_fails(tmp_path: Path, database_u
             "OPENAI_BASE_URL": llm.base_url,
             "OPENAI_API_KEY": "local",
         }
-        database = {"database_url": database_url} if database_url else {}
-        guard = ServedGuard(tmp_path, environment=environment, learner=True, uncertain_above=0, **database)
+        if database_url is not None:
+            environment["GUARD_DATABASE_URL"] = database_url
+        guard = ServedGuard(tmp_path, environment=environment, learner=True, uncertain_above=0)
         stack.callback(guard.stop)
         guard.start(timeout_s=300)
         client = stack.enter_context(httpx.Client(base_url=guard.base_url, headers=keys["client"], timeout=60))

@@ -78,6 +78,12 @@ def test_harmful_thresholds_stay_between_a_tenth_and_a_half(values: list[float],
     assert thresholds(*one_sided(Category.LEGAL_ADVICE, values), 0.9)[Category.LEGAL_ADVICE] == expected
 
 
+def test_confusion_among_harmful_categories_lowers_no_threshold() -> None:
+    """A category whose messages are all taken for another harmful one is met with care: its threshold stays."""
+    probabilities = np.tile(np.array([0.2, 0.8, 0, 0, 0, 0], dtype=np.float32), (10, 1))
+    assert thresholds(probabilities, np.zeros(10, dtype=np.int_), 0.95)[Category.SELF_HARM] == 0.5
+
+
 def test_clearance_costs_at_most_a_hundredth() -> None:
     """Of 200 harmless rows that raise nothing, at most two are refused; rows that raise something do not count."""
     values = list(np.linspace(0.36, 0.9, 200))
@@ -102,9 +108,10 @@ def test_every_category_gets_a_usable_threshold(seed: int, floor: float, rows: i
     assert 0.3 <= found[Category.NOT_HARMFUL] <= 0.5
     for i, category in enumerate(HARMFUL):
         assert 0.1 <= found[category] <= 0.5
-        own = probabilities[labels == i, i]
+        own = probabilities[labels == i]
         if len(own) and found[category] > 0.1:
-            assert (own >= np.float32(found[category])).mean() >= floor - 1e-9
+            flagged = [decide(row[None], found).flagged for row in own]
+            assert np.mean(flagged) >= floor - 1e-9
 
 
 def test_the_calibration_error_is_the_gap() -> None:
