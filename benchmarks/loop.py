@@ -10,14 +10,18 @@ come back from a local server that speaks the OpenAI protocol. Test texts are on
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import httpx
 import numpy as np
+import numpy.typing as npt
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -43,7 +47,7 @@ from tests.fakes.llm import FakeLLM, Rehearsed
 from tests.served import ServedGuard
 
 RESULTS: Final = Path(__file__).parent / "results"
-CYCLE_TIMEOUT_S: Final = 900
+CYCLE_TIMEOUT_S: Final = 240
 HTTP_BATCH: Final = 100
 SCORE_TOLERANCE: Final = 1e-3  # padding beside other messages moves fp32 scores by some 1e-6
 
@@ -75,58 +79,71 @@ def main(
             "LEARNER_SEED": str(seed),
             "LEARNER_BATCH_SIZE": str(batch_size),
             "LEARNER_BUDGET": str(cycles * batch_size),
-            "LEARNER_POOL_MIN": str(len(answers)),
+            "LEARNER_POOL_MIN": str(batch_size),
             "LEARNER_TICK_S": "0.5",
             "OPENAI_BASE_URL": llm.base_url,
             "OPENAI_API_KEY": "local",
         }
-        began = time.monotonic()
         cores = len(os.sched_getaffinity(0))
-        guard = ServedGuard(
-            work,
-            environment=environment,
-            learner=True,
-            threads=cores,
-            watch_interval_ms=100,
-            uncertain_above=0,  # the paper's U is the whole pool, not only what is uncertain
-        )
-        stack.callback(guard.stop)
-        guard.start(timeout_s=CYCLE_TIMEOUT_S)
-        console.print(f"first model served after {time.monotonic() - began:.0f} s")
+        options: dict[str, Any] = {
+            "threads": cores,
+            "watch_interval_ms": 100,
+            "uncertain_above": 0,  # the paper's U is the whole pool, not only what is uncertain
+        }
+        began = time.monotonic()
+        learner = [sys.executable, "-m", "learner.cli", "bootstrap"]
+        paths = {"GUARD_DATA_DIR": str(settings.data_dir), "GUARD_EXPORTS_DIR": str(settings.exports_dir)}
+        subprocess.run(learner, env={**os.environ, **environment, **paths}, check=True)
+        console.print(f"first model after {time.monotonic() - began:.0f} s")
+        with (
+            ServedGuard(work, **options) as alone,
+            httpx.Client(base_url=alone.base_url, headers=keys["client"]) as client,
+        ):
+            post_traffic(client, list(answers))  # the whole pool is there before the first cycle opens
+        guard = stack.enter_context(ServedGuard(work, environment=environment, learner=True, **options))
         client = stack.enter_context(httpx.Client(base_url=guard.base_url, headers=keys["client"], timeout=60))
         review = stack.enter_context(httpx.Client(base_url=guard.base_url, headers=keys["anna"], timeout=60))
-        rows = [_measured(client, test, state="bootstrap")]
-        post_traffic(client, list(answers))
         with Traffic(guard.base_url, [row.text for row in test[:200]], headers=keys["client"]) as traffic:
             for name in ("anna", "ben"):
                 stack.enter_context(Reviewer(guard.base_url, answers, headers=keys[name]))
             for number in range(1, cycles + 1):
-                batch = await_cycle(review, number, timeout_s=CYCLE_TIMEOUT_S)
-                champion = Exports(settings.exports_dir).champion() or ""
-                await_version(client, champion)
-                rows.append(_measured(client, test, state=batch["state"]))
-                console.print(f"cycle {number} {batch['state']}: {100 * rows[-1]['macro_f1']:.1f}")
+                await_cycle(review, number, timeout_s=CYCLE_TIMEOUT_S)
+                console.print(f"cycle {number} has ended")
+            champion = Exports(settings.exports_dir).champion() or ""
+            await_version(client, champion)
+            served = _served(client, test)
     report = traffic.report
-    details = asyncio.run(read_cycles(settings))
-    mixed = _mixed(report, Exports(settings.exports_dir))
+    exports = Exports(settings.exports_dir)
+    rows = [_row(cycle) for cycle in asyncio.run(read_cycles(settings))]
+    first = exports.versions()[0]
+    offline = {version: _offline(exports, version, test) for version in {first, *(row["challenger"] for row in rows)}}
+    serving = first
+    for row in rows:
+        serving = row["challenger"] if row["state"] == "promoted" else serving
+        row |= {
+            "champion": serving,
+            "champion_scores": offline[serving],
+            "challenger_scores": offline[row["challenger"]],
+        }
     summary = {
-        "cycles": [_cycle_figures(cycle, settings, test) for cycle in details],
-        "champions": rows,
-        "requests": report.answers,
-        "failed": sum(report.failures.values()),
-        "mixed": mixed,
-        "steps_back": report.steps_back,
-        "machine_cores": cores,
         "strategy": strategy,
         "seed": seed,
+        "cores": cores,
+        "bootstrap_scores": offline[first],
+        "cycles": rows,
+        "final_champion_over_http": served,
+        "requests": report.answers,
+        "failed": sum(report.failures.values()),
+        "mixed": _mixed(report, exports),
+        "steps_back": report.steps_back,
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "loop.json").write_text(json.dumps(summary, indent=2) + "\n")
     _print(console, summary)
 
 
-def _measured(client: httpx.Client, test: Sequence[PaperRow], *, state: str) -> dict[str, Any]:
-    """Score the test texts over HTTP and return the champion's macro-F1 in shares of 1."""
+def _served(client: httpx.Client, test: Sequence[PaperRow]) -> dict[str, Any]:
+    """Score the test texts over HTTP and return the version that answered with its macro-F1, in shares of 1."""
     scores, decided, versions = [], [], set()
     for begin in range(0, len(test), HTTP_BATCH):
         texts = [row.text for row in test[begin : begin + HTTP_BATCH]]
@@ -135,43 +152,42 @@ def _measured(client: httpx.Client, test: Sequence[PaperRow], *, state: str) -> 
         scores += [[result["scores"][c] for c in CATEGORIES] for result in answer["results"]]
         decided += [CATEGORIES.index(Category(result["category"])) for result in answer["results"]]
     (version,) = versions
-    return {"version": version, "state": state, **_f1(test, np.array(scores).argmax(axis=1), np.array(decided))}
+    of_decisions = macro_f1(_truth(test), np.array(decided))
+    return {"version": version, **_f1(test, np.array(scores).argmax(axis=1)), "macro_f1_of_decisions": of_decisions}
 
 
-def _f1(test: Sequence[PaperRow], likeliest: np.ndarray, decided: np.ndarray) -> dict[str, float]:
-    truth = np.array([CATEGORIES.index(row.category) for row in test])
+def _offline(exports: Exports, version: str, test: Sequence[PaperRow]) -> dict[str, float]:
+    probabilities, _ = Bundle.load(exports, version).score([row.text for row in test])
+    return _f1(test, probabilities.argmax(axis=1))
+
+
+def _f1(test: Sequence[PaperRow], likeliest: npt.NDArray[np.intp]) -> dict[str, float]:
+    """Return macro-F1 of the likeliest category, as the paper scores, with and without its noisy emergency class."""
     calm = [i for i, c in enumerate(CATEGORIES) if c is not Category.EMERGENCY_SITUATION]
+    truth = _truth(test)
     return {
         "macro_f1": macro_f1(truth, likeliest),
         "macro_f1_without_emergency": macro_f1(truth, likeliest, categories=calm),
-        "macro_f1_of_decisions": macro_f1(truth, decided),
     }
 
 
-def _cycle_figures(cycle: Cycle, settings: GuardSettings, test: Sequence[PaperRow]) -> dict[str, Any]:
-    figures: dict[str, Any] = {
+def _truth(test: Sequence[PaperRow]) -> npt.NDArray[np.intp]:
+    return np.array([CATEGORIES.index(row.category) for row in test])
+
+
+def _row(cycle: Cycle) -> dict[str, Any]:
+    return {
         "cycle": cycle.id,
         "state": cycle.state,
         "challenger": cycle.challenger,
         "labels": cycle.labels_spent,
         "reasons": cycle.reasons,
         "figures": cycle.figures,
-        "seconds": {
-            stage["stage"]: round(_seconds(stage), 1) for stage in cycle.timeline if stage["ended_at"] is not None
-        },
+        "seconds": {stage["stage"]: round(_seconds(stage), 1) for stage in cycle.timeline},
     }
-    if cycle.challenger is not None:
-        bundle = Bundle.load(Exports(settings.exports_dir), cycle.challenger)
-        probabilities, _ = bundle.score([row.text for row in test])
-        likeliest = probabilities.argmax(axis=1)
-        figures["challenger_f1"] = _f1(test, likeliest, likeliest)["macro_f1"]
-        figures["challenger_f1_without_emergency"] = _f1(test, likeliest, likeliest)["macro_f1_without_emergency"]
-    return figures
 
 
 def _seconds(stage: Mapping[str, str]) -> float:
-    from datetime import datetime
-
     return (datetime.fromisoformat(stage["ended_at"]) - datetime.fromisoformat(stage["started_at"])).total_seconds()
 
 
@@ -192,24 +208,16 @@ def _print(console: Console, summary: dict[str, Any]) -> None:
     table = Table(
         "cycle", "labels", "end", "champion", "macro-F1", "without emergency", "challenger", "variations", "seconds"
     )
-    first, *later = summary["champions"]
-    table.add_row(
-        "0",
-        "0",
-        "bootstrap",
-        first["version"],
-        _percent(first["macro_f1"]),
-        _percent(first["macro_f1_without_emergency"]),
-    )
-    for champion, cycle in zip(later, summary["cycles"], strict=True):
+    first = summary["bootstrap_scores"]
+    table.add_row("0", "0", "bootstrap", "0001", *(f"{100 * share:.1f}" for share in first.values()))
+    for cycle in summary["cycles"]:
         table.add_row(
             str(cycle["cycle"]),
             str(cycle["labels"]),
             cycle["state"],
-            champion["version"],
-            _percent(champion["macro_f1"]),
-            _percent(champion["macro_f1_without_emergency"]),
-            _percent(cycle.get("challenger_f1")),
+            cycle["champion"],
+            *(f"{100 * share:.1f}" for share in cycle["champion_scores"].values()),
+            f"{100 * cycle['challenger_scores']['macro_f1']:.1f}",
             str(cycle["figures"].get("variations", {}).get("accepted", 0)),
             str(round(sum(cycle["seconds"].values()))),
         )
@@ -225,10 +233,6 @@ def _print(console: Console, summary: dict[str, Any]) -> None:
         f"{summary['requests']} requests beside it: {summary['failed']} failed, {summary['mixed']} mixed, "
         f"{summary['steps_back']} steps back"
     )
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"
 
 
 if __name__ == "__main__":
