@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from guard.settings import GuardSettings
 from guard.store.cycles import Cycles
-from guard.store.database import Database
+from guard.store.database import BUSY_TIMEOUT_S, Database
 from guard.store.keyring import Keyring
 from guard.store.keys import Keys
 from guard.store.lease import Leases
@@ -58,16 +58,26 @@ class Store:
 
 @asynccontextmanager
 async def open_store(
-    settings: GuardSettings, *, clock: Clock = utc_now, create_keyring: bool = False
+    settings: GuardSettings,
+    *,
+    clock: Clock = utc_now,
+    create_keyring: bool = False,
+    timeout_s: float = BUSY_TIMEOUT_S,
 ) -> AsyncIterator[Store]:
     """Yield the store with its schema up to date; close it afterwards.
+
+    Args:
+        settings: Where the database and the keyring are.
+        clock: Tells the time; injected in tests.
+        create_keyring: Make a keyring where there is none.
+        timeout_s: How long to wait for the database before it counts as unavailable.
 
     Raises:
         BadConfiguration: No keyring, not the one the texts were sealed with, or a schema newer than this program.
         StoreUnavailable: The database does not answer.
     """
     keyring = Keyring.load(settings, create=create_keyring)
-    database = Database(settings.store_url)
+    database = Database(settings.store_url, timeout_s=timeout_s)
     try:
         await database.migrate()
         store = Store(database, keyring, clock=clock, review_lease_s=settings.review_lease_s)

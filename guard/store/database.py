@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakSet
 
 from alembic import command
 from alembic.config import Config
@@ -179,19 +180,32 @@ def _parse(url: str) -> URL:
 
 
 class _SQLite(sqlite3.Connection):
-    """A connection that is set up as it is made, and that lets go of its locks as it is closed."""
+    """A connection that sets itself up before its first use, and lets go of its locks as it is closed.
+
+    SQLite keeps a closed connection and its locks until the last unfinished statement is gone, and the exception of a
+    cancelled task refers to one for as long as anybody refers to the exception.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.execute("PRAGMA foreign_keys=ON")
-        self.execute(f"PRAGMA journal_mode={'WAL' if wal_is_safe(sqlite3.sqlite_version_info) else 'DELETE'}")
-        self.execute("PRAGMA synchronous=FULL")
-        self.execute("PRAGMA secure_delete=ON")
+        self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
+        self._ready = False
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a cursor."""
+        if not self._ready:  # not in the constructor: aiosqlite leaves a thread behind when that fails
+            journal_mode = "WAL" if wal_is_safe(sqlite3.sqlite_version_info) else "DELETE"
+            for pragma in ("foreign_keys=ON", f"journal_mode={journal_mode}", "synchronous=FULL", "secure_delete=ON"):
+                super().cursor().execute(f"PRAGMA {pragma}")
+            self._ready = True
+        cursor = super().cursor(*args, **kwargs)
+        self._cursors.add(cursor)
+        return cursor
 
     def close(self) -> None:
-        """Close; what a cancelled task left is rolled back, or its locks would stay as long as any cursor lives."""
-        if self.in_transaction:
-            self.rollback()
+        """Close, cursors first."""
+        for cursor in list(self._cursors):
+            cursor.close()
         super().close()
 
 

@@ -150,6 +150,10 @@ class Keyring:
         """Return a keyring with the active encryption key alone."""
         return type(self)(self._index_key, {self.active_id: self._keys[self.active_id]})
 
+    def holds(self, key_id: str) -> bool:
+        """Return whether a text sealed under this key can be opened."""
+        return key_id in self._keys
+
     def seal(self, text: str, *, owner: bytes) -> bytes:
         """Encrypt a text for the row that owns it (`owner` is authenticated, not stored)."""
         nonce = os.urandom(_NONCE_BYTES)

@@ -80,11 +80,17 @@ class Pool:
 
         What an erased user sent before the erasure is dropped. A message keeps the highest probability it was let in
         with, until it is picked: from then on estimates rest on it.
+
+        Raises:
+            BadConfiguration: The keyring was rotated since it was read: what it sealed now, nobody could open.
         """
         ring = self._keyring
         keyed = [(a, ring.fingerprint(a.text), None if a.user is None else ring.user_hash(a.user)) for a in arrivals]
         added = Added(0, 0, 0)
         async with self._database.write() as session:
+            latest = await session.scalar(select(Message.key_id).order_by(Message.id.desc()).limit(1))
+            if latest is not None and not ring.holds(latest):
+                raise BadConfiguration(f"The keyring was rotated to {latest} since this process read it: restart it.")
             room = max_messages - await _size(session)
             for first in range(0, len(keyed), _CHUNK):
                 part = await self._add(session, keyed[first : first + _CHUNK], room - added.new)
@@ -183,13 +189,15 @@ class Pool:
             return cast("CursorResult[Any]", doomed).rowcount
 
     async def rotate(self, keyring: Keyring, *, batch: int) -> int:
-        """Seal every message anew under the keyring's active key, a batch a transaction."""
+        """Seal every message anew under the keyring's active key, a batch a transaction.
+
+        The newest first: by it a process that still has the old keyring sees that it must not seal any more.
+        """
         count = 0
         while True:
             async with self._database.write() as session:
-                messages = (
-                    await session.scalars(select(Message).where(Message.key_id != keyring.active_id).limit(batch))
-                ).all()
+                old = select(Message).where(Message.key_id != keyring.active_id)
+                messages = (await session.scalars(old.order_by(Message.id.desc()).limit(batch))).all()
                 for message in messages:
                     text = open_text(keyring, message)
                     message.ciphertext = keyring.seal(text, owner=message.fingerprint)

@@ -21,11 +21,11 @@ from guard.store.pool import Arrival
 from guard.store.rows import Cycle, Label, Variation
 from guard.store.states import CycleState
 from guard.taxonomy import Category
-from tests.e2e.corpora import small_corpus
+from tests.e2e.corpora import reworded, small_corpus
 from tests.fakes.llm import FakeLLM, Rehearsed, Request
 
 LEARNER = (sys.executable, "-m", "learner.cli")
-BATCH = 4
+BATCH = 6
 LEASE_S = 2
 STAGES = (
     CycleState.SELECTING,
@@ -42,7 +42,7 @@ async def test_a_learner_killed_in_every_stage_does_none_twice(tmp_path: Path) -
     """One cycle ends although its learner is killed once in each stage; labels, variations and export are there once."""
     answers = small_corpus(tmp_path / "corpus", train=30, dev=10, gate=15, seed=3)
     texts = sorted(answers)[: BATCH * 5]
-    written = {text: [f"tell me what to make of it when {text.lower()[:200]} happens"] for text in texts}
+    written = {text: [reworded(text, 0)] for text in texts}
     categories = answers | {v: answers[text] for text, (v,) in written.items()}
     settings = GuardSettings(data_dir=tmp_path / "var", exports_dir=tmp_path / "exports")
     exports = Exports(settings.exports_dir)
@@ -68,6 +68,7 @@ async def test_a_learner_killed_in_every_stage_does_none_twice(tmp_path: Path) -
             for stage in STAGES:
                 with _learner(environment) as process:
                     await _until(store, stage)
+                    await _until_midway(stage, exports, llm)
                     process.send_signal(signal.SIGKILL)
                     process.wait()
                 cycle = await store.cycles.current()
@@ -142,6 +143,16 @@ async def _until(store: Store, stage: CycleState) -> None:
     until = utc_now() + timedelta(seconds=120)
     while (cycle := await store.cycles.current()) is None or cycle.state is not stage:
         assert utc_now() < until, f"{stage} was not reached"
+        await asyncio.sleep(0.005)
+
+
+async def _until_midway(stage: CycleState, exports: Exports, llm: FakeLLM) -> None:
+    """Wait until some seeds were varied, or an export is half written; the other stages are killed as they begin."""
+    until = utc_now() + timedelta(seconds=120)
+    while (stage is CycleState.GENERATING and len(llm.requests) < BATCH) or (
+        stage is CycleState.TRAINING and not list(exports.folder.glob(".*.partial"))
+    ):
+        assert utc_now() < until, f"{stage} did not get midway"
         await asyncio.sleep(0.005)
 
 

@@ -13,7 +13,7 @@ import pytest
 from guard.bundle import Bundle
 from guard.settings import GuardSettings
 from guard.taxonomy import CATEGORIES
-from tests.e2e.corpora import small_corpus
+from tests.e2e.corpora import reworded, small_corpus
 from tests.e2e.driver import Reviewer, Traffic, await_cycle, await_version, create_keys, post_traffic, read_cycles
 from tests.fakes.llm import FakeLLM, Rehearsed
 from tests.served import ServedGuard
@@ -42,7 +42,7 @@ def test_two_cycles_end_judged_while_no_request_fails(tmp_path: Path, database_u
     """A bootstrapped guard takes doubts, labels and variations through two cycles, and no request notices."""
     answers = small_corpus(tmp_path / "corpus", train=40, dev=12, gate=20, seed=SEED)
     texts = random.Random(SEED).sample(sorted(answers), MESSAGES)
-    variations = {text: [_reworded(text, n) for n in range(2)] for text in texts}
+    variations = {text: [reworded(text, n) for n in range(2)] for text in texts}
     categories = answers | {v: answers[text] for text, written in variations.items() for v in written}
     settings = GuardSettings(data_dir=tmp_path / "var", exports_dir=tmp_path / "exports", database_url=database_url)
     keys = asyncio.run(create_keys(settings))
@@ -94,10 +94,3 @@ def test_two_cycles_end_judged_while_no_request_fails(tmp_path: Path, database_u
         served = np.array([[report.scores[text, version][c] for c in CATEGORIES] for text in seen])
         assert np.abs(served - expected).max() < 1e-3, "every answer is the work of the one version it names"
     assert not any(text in guard.log for text in texts), "no text is logged"
-
-
-def _reworded(text: str, number: int) -> str:
-    """Return something a writer might make of a text: other words around every other word of it."""
-    words = text.split()[number::2]
-    openings = ("someone please tell me about this thing where", "so basically what is going on here is")
-    return f"{openings[number]} {' '.join(words)}"[:900]

@@ -239,6 +239,35 @@ async def test_expired_in_the_queue(batcher: Batcher, blocked: FakeBundle) -> No
     assert batcher.queue_tokens == 0
 
 
+class _Time:
+    """A clock that moves only when told to, in the place of the `time` module."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        """Return the time it shows."""
+        return self.now
+
+
+async def test_expired_while_the_loop_was_busy(
+    batcher: Batcher, blocked: FakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What expired is not run even where the event loop has not come to say so yet."""
+    clock = _Time()
+    monkeypatch.setattr("guard.batcher.time", clock)
+    first = submit(batcher, blocked, window())
+    await blocked.taken()
+    bundle = FakeBundle()
+    late = submit(batcher, bundle, window())
+    await settled()
+    clock.now += LONG_S
+    blocked.free.set()
+    with pytest.raises(OutOfTime, match="before the run"):
+        await late
+    await first
+    assert bundle.runs == []
+
+
 async def test_no_time_left(batcher: Batcher) -> None:
     """A request that comes with no time left is out of time."""
     with pytest.raises(OutOfTime):

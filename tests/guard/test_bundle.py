@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from guard.bundle import OVERLAP, Bundle
 from guard.decision import softmax
-from guard.errors import BadConfiguration, BrokenExport, LifeguardError, NotFound
+from guard.errors import BadConfiguration, BrokenExport, LifeguardError, NoModel, NotFound
 from guard.exports import MANIFEST, Artefact, BatchPolicy, Exports, SelfTest, sha256
 from guard.settings import Provider
 from guard.taxonomy import CATEGORIES, Category
@@ -289,6 +289,34 @@ def test_flipped_bits_with_new_digests(exports: Exports, name: str) -> None:
         except LifeguardError:
             refused += 1
     assert refused > 50
+
+
+class _Panic(BaseException):
+    """What a panic of Rust looks like in Python: no Exception."""
+
+
+def _panic(*_: object) -> None:
+    raise _Panic("canary")
+
+
+def test_panic_while_loading(exports: Exports, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that panics over a file has a broken export before it, too."""
+    version = publish_toy(exports)
+    monkeypatch.setattr(Bundle, "run", _panic)
+    with pytest.raises(BrokenExport, match=r"cannot be opened or run \(_Panic\)"):
+        Bundle.load(exports, version)
+
+
+def test_panic_over_a_text(toy: Bundle) -> None:
+    """A tokenizer that panics over a text gives no verdict on it, and does not say what the text was."""
+
+    class Panicking:
+        encode_batch_fast = _panic
+
+    toy._tokenizer = Panicking()
+    with pytest.raises(NoModel, match="_Panic") as caught:
+        toy.encode(["hello"])
+    assert "canary" not in str(caught.value)
 
 
 @pytest.mark.parametrize("version", ["0002", "", "..", "../0001", "0001/../0001", "x" * 5000, "0001\n0002", "\x00"])

@@ -80,6 +80,8 @@ def _back(exports: Exports) -> str:
 def test_publish(exports: Exports) -> None:
     """A version is visible from the end of its publication on, complete, and nothing else is left."""
     assert (exports.versions(), exports.champion(), exports.promotions()) == ([], None, [])
+    with pytest.raises(NotFound):
+        _back(exports)
     with exports.publish() as (version, folder):
         _fill(folder, version)
         assert exports.versions() == []
@@ -193,12 +195,6 @@ def _empty(file: Path) -> None:
     os.truncate(file, 0)
 
 
-def _to_symlink(file: Path) -> None:
-    target = file.with_name("elsewhere")
-    file.rename(target)
-    file.symlink_to(target)
-
-
 def _to_folder(file: Path) -> None:
     file.unlink()
     file.mkdir()
@@ -219,7 +215,9 @@ def test_harmed_file(exports: Exports, name: str, harm: Callable[[Path], None]) 
 def test_symlink(exports: Exports) -> None:
     """A file that is only a link is refused: what it leads to can change under the version."""
     _publish(exports)
-    _to_symlink(exports.folder / "0001" / "model.onnx")
+    model = exports.folder / "0001" / "model.onnx"
+    model.rename(exports.folder / "elsewhere")
+    model.symlink_to(exports.folder / "elsewhere")
     with pytest.raises(BrokenExport, match=r"lacks its file 'model\.onnx'"):
         exports.verify("0001")
 
@@ -367,12 +365,6 @@ def test_rollback_to_broken(exports: Exports) -> None:
     with pytest.raises(BrokenExport):
         _back(exports)
     assert exports.champion() == "0002"
-
-
-def test_rollback_before_any(exports: Exports) -> None:
-    """Without a champion there is nothing to roll back."""
-    with pytest.raises(NotFound):
-        _back(exports)
 
 
 # crashes

@@ -18,12 +18,6 @@ from guard.watcher import Watcher
 from tests.toys import publish_toy, rewrite_manifest
 
 
-@pytest.fixture(autouse=True)
-def _no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the collection after a swap: among the objects of a test run it takes a quarter of a second."""
-    monkeypatch.setattr("guard.watcher.release_memory", lambda: None)
-
-
 @pytest.fixture
 def metrics() -> Metrics:
     """Fresh series."""
@@ -92,6 +86,17 @@ async def test_same_champion_is_not_loaded_again(watcher: Watcher, engine: Engin
     bundle = engine.bundle
     await watcher.look()
     assert engine.bundle is bundle
+
+
+async def test_memory_is_given_back(watcher: Watcher, exports: Exports, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look after a swap gives back what the loading took and what the version before held, once."""
+    released: list[str | None] = []
+    monkeypatch.setattr("guard.watcher.release_memory", lambda: released.append(exports.champion()))
+    for looks in (3, 3):
+        publish_toy(exports)
+        for _ in range(looks):
+            await watcher.look()
+    assert released == ["0001", "0002"]
 
 
 async def test_rollback(watcher: Watcher, engine: Engine, exports: Exports) -> None:

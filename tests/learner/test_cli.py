@@ -2,17 +2,19 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from guard.errors import BrokenExport
 from guard.exports import Exports
@@ -43,6 +45,17 @@ def environment(guard_settings: GuardSettings, monkeypatch: pytest.MonkeyPatch) 
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     return {**os.environ, **variables}
+
+
+@pytest.fixture(autouse=True)
+def _own_logs() -> Iterator[None]:
+    """Undo what a command does to the process's logs: it sends them to a standard error that is the test's own."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture

@@ -130,6 +130,18 @@ class TestEveryStrategy:
             assert reason["category"] == CATEGORIES[int(groups(4, 30).probabilities[row].argmax())]
 
 
+def test_the_most_uncertain_stands_for_its_near_duplicates() -> None:
+    """Of near-duplicates the one is picked that the model is least sure about."""
+    generator = np.random.default_rng(8)
+    double = generator.normal(size=(1, 32)) + generator.normal(0, 0.005, size=(30, 32))
+    vectors = np.vstack([double, generator.normal(size=(5, 32))]).astype(np.float32)
+    peaks = np.full(35, 0.8)
+    peaks[17] = 0.3
+    picks = pick(embedded(vectors, peaks), TopN(), 35)
+    assert len(picks) == 6
+    assert rows(picks)[0] == 17
+
+
 def test_the_name_of_a_strategy_finds_it() -> None:
     """Every name that can be set finds the strategy of that name."""
     assert [str(strategy(name)) for name in STRATEGIES] == list(STRATEGIES)
@@ -190,13 +202,13 @@ class TestCluster:
         assert sum(row >= 30 for row in rows(pick(sure, TopN(), 10))) == 0
 
     def test_a_capped_message_leaves_the_turn_to_its_cluster(self) -> None:
-        """Where the cap refuses a cluster's best message, the cluster's next one comes in its place."""
-        pool = groups(4, 20)
-        best = [int(g * 20 + pool.uncertainty[g * 20 : g * 20 + 20].argmax()) for g in range(4)]
-        users: list[tuple[str, ...]] = [("loud",) if row in best else () for row in range(80)]
-        picks = pick(groups(4, 20, users=users), Cluster(4), 4, user_cap=1)
-        assert sorted(row // 20 for row in rows(picks)) == [0, 1, 2, 3]
-        assert sorted(p.reason["rank"] for p in picks) == [1, 2, 2, 2]
+        """Where the cap refuses a cluster's best message its next one comes, however certain, not another cluster's."""
+        vectors = groups(2, 10).vectors
+        peaks = [0.2, 0.25, *np.linspace(0.3, 0.4, 8), 0.21, *np.linspace(0.9, 0.95, 9)]
+        users: list[tuple[str, ...]] = [("loud",) if row in {0, 10} else () for row in range(20)]
+        picks = pick(embedded(vectors, peaks, users), Cluster(2), 2, user_cap=1)
+        assert rows(picks) == [0, 11]
+        assert [p.reason["rank"] for p in picks] == [1, 2]
 
     def test_says_which_cluster_and_which_rank(self) -> None:
         """The reason gives the cluster, its size and the message's rank in it by uncertainty."""

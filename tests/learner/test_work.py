@@ -1,8 +1,6 @@
 """The stages as they run in service, one after the other, on a tiny random encoder."""
 
-import shutil
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +12,8 @@ from guard.store.pool import Arrival
 from guard.store.states import CycleState
 from guard.taxonomy import Category
 from learner.cycle import Loop
+from learner.dataset import Corpus
+from learner.progress import silent
 from learner.settings import LearnerSettings
 from learner.work import Work
 from tests.conftest import Clock
@@ -23,18 +23,16 @@ from tests.learner.stages import walk
 
 @pytest.mark.slow
 async def test_a_cycle_in_earnest(
-    guard_settings: GuardSettings,
-    settings: LearnerSettings,
-    built: tuple[Exports, str],
-    clock: Clock,
-    tmp_path: Path,
+    guard_settings: GuardSettings, settings: LearnerSettings, corpus: Corpus, clock: Clock
 ) -> None:
     """From a pool to a judged challenger through every real stage, with progress told on the way and no key needed."""
-    shutil.copytree(built[0].folder, tmp_path / "exports")
+    from learner.challenger import build
+
     exports, told = Exports(guard_settings.exports_dir), set[str]()
-    exports.promote(built[1], by="test", reason="the first")
+    first = build(settings, exports, corpus, [], parent=None, cycle_id=None, progress=silent)
+    exports.promote(first, by="test", reason="the first")
     mine = settings.model_copy(update={"batch_size": 6, "pool_min": 10})
-    answers = {f"hmm {first} {second}": c for c, words in WORDS.items() for first in words for second in words}
+    answers = {f"hmm {one} {two}": c for c, words in WORDS.items() for one in words for two in words}
     async with open_store(guard_settings, clock=clock, create_keyring=True) as store:
         arrivals = [
             Arrival(
@@ -42,7 +40,7 @@ async def test_a_cycle_in_earnest(
                 user=f"user {number}",
                 reason="uncertain",
                 inclusion_probability=1.0,
-                model_version=built[1],
+                model_version=first,
                 category=Category.NOT_HARMFUL,
                 scores=(1 / 6,) * 6,
                 uncertainty=1.0,
@@ -66,7 +64,7 @@ async def test_a_cycle_in_earnest(
     assert "no LLM key" in cycle.figures["generation"]["skipped"]
     assert 0 <= cycle.figures["gate"]["macro_f1"] <= 1
     manifest = exports.manifest(str(cycle.challenger))
-    assert (manifest.cycle_id, manifest.parent) == (cycle.id, built[1])
-    assert exports.champion() == (cycle.challenger if cycle.state is CycleState.PROMOTED else built[1])
+    assert (manifest.cycle_id, manifest.parent) == (cycle.id, first)
+    assert exports.champion() == (cycle.challenger if cycle.state is CycleState.PROMOTED else first)
     assert "embedding" in told
     assert len(told) > 1

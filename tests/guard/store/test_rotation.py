@@ -1,5 +1,7 @@
 """Rotation of the encryption key: every text sealed anew, none unreadable at any time."""
 
+from copy import copy
+
 import pytest
 from sqlalchemy import select
 
@@ -44,22 +46,28 @@ async def test_rotate(store: Store, fence: int, keyring: Keyring) -> None:
         await _read(store, keyring)
 
 
-async def test_half_way(store: Store, fence: int, keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+def _breaking_off(keyring: Keyring, *, after: int) -> Keyring:
+    """Return the same ring, with which sealing breaks off after so many texts."""
+    ring = copy(keyring)
+    seal = ring.seal
+    sealed: list[str] = []
+
+    def break_off(text: str, *, owner: bytes) -> bytes:
+        if len(sealed) == after:
+            raise ZeroDivisionError
+        sealed.append(text)
+        return seal(text, owner=owner)
+
+    ring.seal = break_off  # type: ignore[method-assign]
+    return ring
+
+
+async def test_half_way(store: Store, fence: int, keyring: Keyring) -> None:
     """A rotation that breaks off leaves every text readable with both keys, and the next one does the rest."""
     await _fill(store, fence)
     rotated = keyring.rotated()
-    seal, sealed = rotated.seal, []
-
-    def break_off(text: str, *, owner: bytes) -> bytes:
-        sealed.append(text)
-        if len(sealed) > 5:
-            raise ZeroDivisionError
-        return seal(text, owner=owner)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rotated, "seal", break_off)
-        with pytest.raises(ZeroDivisionError):
-            await store.rotate(rotated, batch=2)
+    with pytest.raises(ZeroDivisionError):
+        await store.rotate(_breaking_off(rotated, after=5), batch=2)
     half = await _read(store, rotated)
     assert set(half) == ALL
     assert sorted(half.values()).count("k2") == 4
@@ -102,3 +110,18 @@ async def test_without_the_old_key(store: Store, fence: int, keyring: Keyring) -
     with pytest.raises(BadConfiguration, match="key k1"):
         await store.rotate(keyring.rotated().retired())
     assert await _read(store, keyring) == dict.fromkeys(ALL, "k1")
+
+
+async def test_process_with_the_old_ring(store: Store, fence: int, keyring: Keyring) -> None:
+    """A process that was not restarted seals nothing under a key that is about to go, from the first batch on."""
+    await _fill(store, fence)
+    rotated = keyring.rotated()
+    assert keyring.holds("k1")
+    assert not keyring.holds("k2")
+    with pytest.raises(ZeroDivisionError):
+        await store.rotate(_breaking_off(rotated, after=2), batch=2)
+    assert sorted((await _read(store, rotated)).values()).count("k2") == 2
+    with pytest.raises(BadConfiguration, match="rotated to k2 since this process read it: restart it"):
+        await add(store, arrival("late"))
+    await store.rotate(rotated)
+    assert set(await _read(store, rotated.retired())) == ALL
