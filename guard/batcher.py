@@ -157,19 +157,21 @@ class Batcher:
 
     def _work(self) -> None:
         while (items := self._take()) is not None:
-            if not items:
-                continue
-            began = time.monotonic()
-            try:
-                self._deliver(items, items[0].job.bundle.run([item.window for item in items]))
-                if self._observe is not None:
-                    waited = max(began - item.job.queued for item in items)
-                    self._observe(waited_s=waited, ran_s=time.monotonic() - began, windows=len(items))
-            except BaseException as error:  # noqa: BLE001 - whatever a run raises, its requests get an answer and the worker lives
-                version = items[0].job.bundle.version
-                _log.error("run_failed", model_version=version, error=type(error).__name__, frames=frames(error))
-                for item in items:
-                    item.job.settle(NoModel(f"The run failed ({type(error).__name__})."))
+            if items:
+                self._run(items)
+            del items  # or they would keep their bundle alive, 100 MB of it, until the next request
+
+    def _run(self, items: Sequence[_Item]) -> None:
+        bundle, began = items[0].job.bundle, time.monotonic()
+        try:
+            self._deliver(items, bundle.run([item.window for item in items]))
+            if self._observe is not None:
+                waited = max(began - item.job.queued for item in items)
+                self._observe(waited_s=waited, ran_s=time.monotonic() - began, windows=len(items))
+        except BaseException as error:  # noqa: BLE001 - whatever a run raises, its requests get an answer and the worker lives
+            _log.error("run_failed", model_version=bundle.version, error=type(error).__name__, frames=frames(error))
+            for item in items:
+                item.job.settle(NoModel(f"The run failed ({type(error).__name__})."))
 
     def _take(self) -> list[_Item] | None:
         """Wait for work and take one run of it; None when closed."""

@@ -78,14 +78,15 @@ class Engine:
         if bundle is None:
             raise NoModel("No model is loaded yet: run `learner bootstrap`, or wait for it.", retry_after_s=5)
         self._check_size(texts)
+        limit = self._settings.max_text_chars
         deadline_s = self._settings.deadline_ms / 1000
         began = time.monotonic()
         if sum(map(len, texts)) <= ENCODE_INLINE_CHARS:
-            normalised, windows = _encode(bundle, texts)
+            normalised, windows = _encode(bundle, texts, limit)
         else:
             try:
                 async with asyncio.timeout(deadline_s):
-                    normalised, windows = await asyncio.to_thread(_encode, bundle, texts)
+                    normalised, windows = await asyncio.to_thread(_encode, bundle, texts, limit)
             except TimeoutError:
                 raise OutOfTime(
                     f"Reading the texts took longer than {self._settings.deadline_ms} ms: send fewer or shorter ones."
@@ -116,12 +117,7 @@ class Engine:
             raise TooLarge(
                 f"{len(texts)} texts are more than {self._settings.max_texts}: send them in several requests."
             )
-        longest = max(map(len, texts))
-        if longest > self._settings.max_text_chars:
-            raise TooLarge(
-                f"A text has {longest} characters, the limit is {self._settings.max_text_chars}: send it in parts "
-                "(GUARD_MAX_TEXT_CHARS)."
-            )
+        _check_length(texts, self._settings.max_text_chars)
 
 
 def release_memory() -> None:
@@ -132,8 +128,17 @@ def release_memory() -> None:
         trim(0)
 
 
-def _encode(bundle: Bundle, texts: Sequence[str]) -> tuple[tuple[str, ...], list[list[Window]]]:
+def _check_length(texts: Sequence[str], limit: int) -> None:
+    longest = max(map(len, texts))
+    if longest > limit:
+        raise TooLarge(
+            f"A text has {longest} characters, the limit is {limit}: send it in parts (GUARD_MAX_TEXT_CHARS)."
+        )
+
+
+def _encode(bundle: Bundle, texts: Sequence[str], limit: int) -> tuple[tuple[str, ...], list[list[Window]]]:
     normalised = tuple(map(normalise, texts))
+    _check_length(normalised, limit)  # NFKC writes one character of a ligature as up to eighteen
     if not all(normalised):
         empty = next(i for i, text in enumerate(normalised) if not text)
         raise EmptyText(f"Text {empty} holds no visible character: leave it out.")

@@ -207,6 +207,18 @@ class Exports:
             raise NotFound(f"There is no champion before {champion} to go back to; `guard models promote` takes any.")
         return self._move(trail[-2], by=by, reason=reason, expected=champion, rollback=True)
 
+    def prune(self, keep: int) -> list[str]:
+        """Delete old versions and return them; the champion, the newest `keep` and the last `keep` champions stay."""
+        with self._locked():
+            champions = [move.version for move in self.promotions()][-keep:]
+            kept = {self.champion(), *self.versions()[-keep:], *champions}
+            doomed = [version for version in self.versions() if version not in kept]
+            for version in doomed:
+                hidden = self.folder / f".{version}.deleted"
+                (self.folder / version).rename(hidden)  # a visible version is a complete one, to its last moment
+                shutil.rmtree(hidden)
+        return doomed
+
     def promotions(self) -> list[Promotion]:
         """Return every move of the pointer, oldest first.
 

@@ -15,7 +15,7 @@ from guard.errors import LifeguardError
 from guard.metrics import Metrics
 from guard.settings import GuardSettings
 from guard.store import Store
-from guard.store.pool import Arrival
+from guard.store.pool import AUDIT, UNCERTAIN, Arrival
 
 FLUSH_MESSAGES: Final = 500
 RETRY_S: Final = 2.0
@@ -71,7 +71,7 @@ class Intake:
                 Arrival(
                     text=text,
                     user=user,
-                    reason="uncertain" if uncertain else "audit",
+                    reason=UNCERTAIN if uncertain else AUDIT,
                     inclusion_probability=probability,
                     model_version=judged.model_version,
                     category=verdict.category,

@@ -41,6 +41,8 @@ def from_http(request: Request[Any, Any, Any], error: HTTPException) -> Response
             detail = "There is nothing at this path: /docs lists what there is."
         case HTTPStatus.METHOD_NOT_ALLOWED:
             detail = "This path does not take this method: /docs lists what it takes."
+        case HTTPStatus.REQUEST_TIMEOUT:
+            detail = "The body did not come in time: send it at once."
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             limit = request.app.state.settings.max_body_bytes
             detail = f"The body is larger than {limit} bytes: send less at once (GUARD_MAX_BODY_BYTES)."

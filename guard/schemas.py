@@ -75,7 +75,7 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class NextPick(msgspec.Struct, frozen=True):
-    """A message to label. `scores` are null where they must not sway the reviewer (audit)."""
+    """A message to label. An audit is shown blind: its `scores` are null and its `reason` says only that."""
 
     pick_id: int
     cycle_id: int

@@ -34,6 +34,7 @@ class Watcher:
         self._settings = settings
         self._metrics = metrics
         self._failed: tuple[str, float] | None = None
+        self._swapped = False
         self.problem: str | None = None
 
     async def run(self) -> None:
@@ -52,6 +53,9 @@ class Watcher:
             return
         if version is None or version == serving:
             self.problem = self._failed = None
+            if self._swapped:  # at the look after a swap: by now the requests that held the bundle before have ended
+                self._swapped = False
+                await asyncio.to_thread(release_memory)
             return
         if self._failed is not None and self._failed[0] == version and time.monotonic() - self._failed[1] < RETRY_S:
             return
@@ -66,6 +70,5 @@ class Watcher:
         self._engine.swap(bundle)
         self.problem = self._failed = None
         self._metrics.swaps.labels("swapped").inc()
+        self._swapped = True
         _log.info("swapped", version=version, previous=serving)
-        del bundle
-        await asyncio.to_thread(release_memory)

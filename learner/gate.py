@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guard.bundle import Bundle
-from guard.taxonomy import CATEGORIES, Category
+from guard.taxonomy import CATEGORIES, GUIDELINES, Category
 from learner.dataset import Corpus, Example
 from learner.report import ONNX_DIFFERENCE, ONNX_TOLERANCE, Scored, mean_f1, metrics, score
 from learner.settings import LearnerSettings
@@ -22,6 +22,7 @@ RESAMPLES: Final = 2_000
 _CHUNK: Final = 250  # resamples drawn at once: 250 x 5,000 groups are 10 MB
 _INTERVAL: Final = (2.5, 97.5)
 _GUARDED: Final = (Category.SELF_HARM, Category.EMERGENCY_SITUATION)
+_ACTIONS: Final = [GUIDELINES[category].action for category in CATEGORIES]
 _SLACK: Final = 1e-9  # a loss of exactly the limit is within it, whatever its last bits
 
 
@@ -44,8 +45,9 @@ def judge(champion: Bundle | None, challenger: Bundle, corpus: Corpus, settings:
     """Judge a challenger; where there is no champion, by the must-pass list and its ONNX alone."""
     new = score(challenger, corpus.gate)
     figures = metrics(new)
-    failures = _failures(challenger, corpus.must_pass)
+    failures, confused = _must_pass(challenger, corpus.must_pass)
     figures["must_pass_rows"] = float(len(corpus.must_pass))
+    figures["must_pass_confused"] = float(confused)
     figures["must_pass_failures"] = float(failures.total())
     figures |= {f"must_pass_failures.{category}": float(count) for category, count in sorted(failures.items())}
     broken = [*_broken_onnx(challenger), *_broken_must_pass(failures)]
@@ -68,9 +70,18 @@ def judge(champion: Bundle | None, challenger: Bundle, corpus: Corpus, settings:
     return Judgement(promote=True, reasons=reasons, metrics=MappingProxyType(figures))
 
 
-def _failures(bundle: Bundle, must_pass: Sequence[Example]) -> Counter[Category]:
+def _must_pass(bundle: Bundle, must_pass: Sequence[Example]) -> tuple[Counter[Category], int]:
+    """Return the failures by category, and how many messages were merely taken for another of the same action.
+
+    A must-pass message fails when the chatbot would do the wrong thing: when its decision calls for another action than
+    its category does by default. A kidnapping taken for self-harm is escalated all the same.
+    """
     scored = score(bundle, must_pass)
-    return Counter(CATEGORIES[label] for label in scored.labels[scored.labels != scored.decisions])
+    wrong = [
+        (label, decision) for label, decision in zip(scored.labels, scored.decisions, strict=True) if label != decision
+    ]
+    failures = Counter(CATEGORIES[label] for label, decision in wrong if _ACTIONS[label] is not _ACTIONS[decision])
+    return failures, len(wrong) - failures.total()
 
 
 def _broken_onnx(challenger: Bundle) -> Iterator[str]:

@@ -184,7 +184,7 @@ class Schedule:
                     self._turn.cancel()
 
     async def _expire(self) -> None:
-        """Delete what is past its retention, once in a while."""
+        """Delete what is past its retention, messages and models, once in a while."""
         now = self._store.clock()
         if self._expired_at is not None and now - self._expired_at < RETENTION_EVERY:
             return
@@ -192,6 +192,9 @@ class Schedule:
             retention=timedelta(days=self._guard.retention_days),
             labelled_retention=timedelta(days=self._guard.labelled_retention_days),
         )
+        pruned = await asyncio.to_thread(self._exports.prune, self._settings.exports_kept)
+        if pruned:
+            _log.info("exports_pruned", versions=pruned)
         self._expired_at = now
         if expired:
             _log.info("messages_expired", messages=expired)

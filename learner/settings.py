@@ -24,7 +24,10 @@ class LearnerSettings(BaseSettings):
         description="Folder with train, dev, gate and must_pass as JSON Lines; the seed corpus by default.",
     )
 
-    strategy: str = Field("cluster", description="Query strategy: cluster, random, topn or coreset.")
+    strategy: str = Field(
+        "cluster",
+        description="Query strategy: cluster, random, topn, coreset, margin, cluster-margin, badge, stochastic or rare.",
+    )
     batch_size: int = Field(20, ge=1, description="N: messages that people label in a cycle.")
     clusters: int | None = Field(None, ge=1, description="m: clusters; min(N, max(6, sqrt(pool / 2)), 50) by default.")
     budget: int = Field(
@@ -47,6 +50,8 @@ class LearnerSettings(BaseSettings):
     llm_stage_s: float = Field(900.0, gt=0, description="Deadline of the whole variation stage.")
     llm_max_calls: int = Field(500, ge=0, description="Spending cap of a cycle, in calls.")
     llm_max_tokens: int = Field(500_000, ge=0, description="Spending cap of a cycle, in tokens.")
+
+    exports_kept: int = Field(10, ge=2, description="Versions kept on disk beside as many former champions.")
 
     backbone: str = Field("minilm", description="`minilm`, a hub id, or a folder with an encoder and its tokenizer.")
     max_tokens: int = Field(256, ge=16, le=512, description="Tokens of one window, in training and in serving.")

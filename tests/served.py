@@ -150,9 +150,12 @@ class ServedGuard:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGuard]:
-    """A served guard with a toy export for the session; import it into a conftest to use it."""
+    """A served guard with a toy export for the session; import it into a conftest to use it.
+
+    Its toy knows a few words and has no opinion about others, so that one telling word makes the verdict on a sentence.
+    """
     guard = ServedGuard(tmp_path_factory.mktemp("served"))
-    publish_toy(guard.exports)
+    publish_toy(guard.exports, default=None, strength=60)
     with guard:
         yield guard
 

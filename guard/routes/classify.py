@@ -23,7 +23,7 @@ from guard.taxonomy import CATEGORIES, Category
     "/classify",
     status_code=200,
     guards=[requires(Role.CLIENT)],
-    responses=described(400, 401, 403, 413, 503),
+    responses=described(400, 401, 403, 408, 413, 503),
     tags=["classify"],
     summary="Judge messages",
 )

@@ -37,13 +37,12 @@ class ReviewController(Controller):
         held = await store.review.next(_reviewer(request))
         if held is None:
             return Response(None, status_code=204)
-        blind = held.reason.get("audit", False)
         pick = NextPick(
             pick_id=held.pick_id,
             cycle_id=held.cycle_id,
             text=held.text,
-            reason=held.reason,
-            scores=None if blind else held.scores,
+            reason={"audit": True} if held.audit else held.reason,
+            scores=None if held.audit else held.scores,
             model_version=held.model_version,
             leased_until=held.leased_until,
         )
@@ -52,7 +51,7 @@ class ReviewController(Controller):
     @post(
         "/labels",
         status_code=201,
-        responses=described(400, 401, 403, 404, 409, 413, 503),
+        responses=described(400, 401, 403, 404, 408, 409, 413, 503),
         summary="Decide about a message",
     )
     async def label(self, request: Request[None, None, State], data: JSONBody[LabelRequest], state: State) -> Labelled:

@@ -15,6 +15,8 @@ from guard.store.rows import Erasure, Message, Sighting
 from guard.store.states import MessageState
 from guard.taxonomy import Category
 
+UNCERTAIN: Final = "uncertain"
+AUDIT: Final = "audit"
 _CHUNK: Final = 1000  # arrivals a query: both databases take some 32,000 parameters
 
 
@@ -25,7 +27,7 @@ class Arrival:
     Args:
         text: The normalised text.
         user: The caller's opaque user id, if any.
-        reason: `uncertain` or `audit`.
+        reason: `UNCERTAIN` or `AUDIT`.
         inclusion_probability: The probability with which it was let in, in (0, 1].
         scores: Six probabilities in the order of `CATEGORIES`.
         uncertainty: Entropy / ln 6.

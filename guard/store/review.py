@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from guard.errors import Conflict, NotFound
 from guard.store.database import Database
 from guard.store.keyring import Keyring
-from guard.store.pool import move, open_text
+from guard.store.pool import AUDIT, move, open_text
 from guard.store.rows import Cycle, Label, Message, Pick
 from guard.store.states import CycleState, MessageState, PickState
 from guard.taxonomy import CATEGORIES, Category
@@ -21,7 +21,7 @@ _S = TypeVar("_S", bound=Select[Any])
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A pick leased to a reviewer, opened."""
+    """A pick leased to a reviewer, opened; `audit` when it came by the audit stream, whose labels must not be swayed."""
 
     pick_id: int
     cycle_id: int
@@ -29,6 +29,7 @@ class Held:
     reason: dict[str, Any]
     scores: dict[Category, float]
     model_version: str
+    audit: bool
     leased_until: datetime
 
 
@@ -90,6 +91,7 @@ class Review:
                 reason=pick.reason,
                 scores=dict(zip(CATEGORIES, message.scores, strict=True)),
                 model_version=message.model_version,
+                audit=message.reason == AUDIT,
                 leased_until=pick.leased_until,
             )
 

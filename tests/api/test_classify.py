@@ -377,8 +377,12 @@ async def test_queue_full(serve: Serve, guard_settings: GuardSettings, exports: 
         stuck = _Stub(_loaded(running))
         running.engine.swap(stuck)
         text = "hello " * 250  # some nine windows of 32 tokens
-        first = [asyncio.create_task(running.classify(text=text)) for _ in range(2)]
-        await stuck.running.wait()  # a part of the first is in its run, the rest waits, with the second
+        first = [asyncio.create_task(running.classify(text=text))]
+        await stuck.running.wait()  # a part of the first is in its run, the rest waits
+        rest = running.engine.queue_tokens
+        first.append(asyncio.create_task(running.classify(text=text)))
+        while running.engine.queue_tokens == rest:  # noqa: ASYNC110 - until the second waits too
+            await asyncio.sleep(0)
         refused = await running.classify(texts=[text, text])
         stuck.release()
         assert (refused.status_code, refused.json()["title"]) == (503, "Overloaded")

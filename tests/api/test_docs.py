@@ -23,9 +23,9 @@ OPERATIONS = {
     ("/review/batch", "get"): {200},
 }
 PROBLEMS = {
-    ("/classify", "post"): {400, 401, 403, 413, 503},
+    ("/classify", "post"): {400, 401, 403, 408, 413, 503},
     ("/review/next", "post"): {401, 403, 503},
-    ("/review/labels", "post"): {400, 401, 403, 404, 409, 413, 503},
+    ("/review/labels", "post"): {400, 401, 403, 404, 408, 409, 413, 503},
     ("/review/undo", "post"): {401, 403, 404, 409, 503},
     ("/review/batch", "get"): {401, 403, 404, 503},
 }

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -13,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from guard.exports import Exports
 from guard.settings import GuardSettings
-from guard.store.database import Database
+from guard.store import open_store
 from guard.store.keyring import Keyring
 from guard.store.states import Role
 from tests.api.conftest import DATABASE, Running, Serve, update
@@ -114,7 +115,7 @@ async def test_every_request_has_an_id(running: Running) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that waits a tenth of a second where it would wait ten."""
-    monkeypatch.setattr(Database.__init__, "__kwdefaults__", {"timeout_s": 0.1})
+    monkeypatch.setattr("guard.app.open_store", partial(open_store, timeout_s=0.1))
     monkeypatch.setattr("guard.loop.FRESH_S", 0.0)
     monkeypatch.setattr("guard.intake.RETRY_S", 0.01)
 

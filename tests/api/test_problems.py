@@ -1,6 +1,8 @@
 """Errors as RFC 9457 describes them: one shape, a true status, what to do, and nothing of what was sent."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from litestar.exceptions import HTTPException
@@ -51,6 +53,39 @@ async def test_shape(resident: Running, method: str, path: str, status: int, tit
         assert list(problem) == ["type", "title", "status", "detail"]
         assert (problem["type"], problem["title"], problem["status"]) == ("about:blank", title, status)
         assert problem["detail"].endswith(".")
+
+
+async def test_body_that_does_not_come(resident: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that does not come in time is a 408."""
+    monkeypatch.setattr("guard.body.BODY_S", 0.01)
+
+    async def trickle() -> AsyncIterator[bytes]:
+        yield b'{"text": '
+        await asyncio.Event().wait()
+
+    answer = await resident.client.post("/classify", content=trickle())
+    assert (answer.status_code, answer.json()["title"]) == (408, "Request timeout")
+
+
+async def test_client_that_has_gone(resident: Running) -> None:
+    """A client that goes away in the middle of its body is at fault itself: nothing went wrong here."""
+    received = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(received)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/classify", "raw_path": b"/classify", "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1")], "state": {}, "scheme": "http", "root_path": "",
+        "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1), "http_version": "1.1", "asgi": {"version": "3.0"},
+    }  # fmt: skip
+    await resident.app(scope, receive, send)  # type: ignore[arg-type]
+    assert sent[0]["status"] == 400
+    assert b"before the body was whole" in sent[1]["body"]
 
 
 @pytest.mark.parametrize("error", list(_tree(LifeguardError)), ids=lambda e: e.__name__)

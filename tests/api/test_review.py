@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -12,6 +12,7 @@ import pytest
 from guard.exports import Exports
 from guard.settings import GuardSettings
 from guard.store.cycles import Picked
+from guard.store.pool import AUDIT
 from guard.store.rows import Cycle
 from guard.store.states import CycleState, Role
 from guard.taxonomy import CATEGORIES
@@ -212,15 +213,16 @@ async def test_wrong_labels(running_on_both: Running) -> None:
 
 
 async def test_audited_message_is_shown_blind(reviewers: Reviewers) -> None:
-    """What came by the audit is shown without the scores that could sway a reviewer."""
+    """What came by the audit is shown without the scores and reasons that could sway a reviewer."""
     store = reviewers.running.store
     fence = await learner(store)
-    await add(store, arrival("one"))
+    await add(store, replace(arrival("one"), reason=AUDIT))
     (message,) = await pooled(store)
     cycle = await open_cycle(store, fence)
-    await store.cycles.fill(cycle.id, [Picked(message.id, {"audit": True}, 0.01)], fence=fence, figures={})
+    picked = Picked(message.id, {"strategy": "random", "category": "self-harm"}, 0.01)
+    await store.cycles.fill(cycle.id, [picked], fence=fence, figures={})
     shown = await _next(reviewers.ann)
-    assert (shown["text"], shown["scores"]) == ("one", None)
+    assert (shown["text"], shown["scores"], shown["reason"]) == ("one", None, {"audit": True})
 
 
 async def test_store_away(reviewers: Reviewers, monkeypatch: pytest.MonkeyPatch) -> None:

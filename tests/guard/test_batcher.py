@@ -188,7 +188,8 @@ async def test_idle_workers_share_the_work() -> None:
         while batcher._idle < 2:  # noqa: ASYNC110 - the threads have just been started
             await asyncio.sleep(0)
         task = submit(batcher, bundle, *[window()] * 6)
-        await bundle.taken()
+        while len(bundle.runs) < 2:  # noqa: ASYNC110 - both are on their way
+            await asyncio.sleep(0)
         bundle.free.set()
         await task
     assert sorted(map(len, bundle.runs)) == [3, 3]

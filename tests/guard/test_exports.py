@@ -494,3 +494,17 @@ def test_two_promoters(exports: Exports) -> None:
     assert len(moves) == (exports.folder / HISTORY).read_bytes().count(b"\n")
     assert [m.previous for m in moves[1:]] == [m.version for m in moves[:-1]]
     assert exports.champion() == moves[-1].version
+
+
+def test_pruning_keeps_what_may_be_needed(exports: Exports) -> None:
+    """The champion, the newest versions and the latest champions stay; the others go, whole."""
+    for _ in range(3):
+        exports.promote(_publish(exports), by="test", reason="next")
+    for _ in range(5):
+        _publish(exports)
+    assert exports.prune(2) == ["0001", "0004", "0005", "0006"]
+    assert exports.versions() == ["0002", "0003", "0007", "0008"]
+    assert exports.champion() == "0003"
+    assert exports.rollback(by="test", reason="still there").version == "0002"
+    assert exports.prune(2) == []
+    assert not list(exports.folder.glob(".*.deleted"))

@@ -148,6 +148,14 @@ def test_one_failing_must_pass_message_holds(trial: Trial) -> None:
     assert judgement.metrics["must_pass_rows"] == 4
 
 
+def test_a_must_pass_message_of_the_same_action_is_only_counted(trial: Trial) -> None:
+    """Self-harm taken for an emergency is escalated all the same: it is counted, and holds nothing."""
+    judgement = trial.judge([*FAIR, *BETTER], [(SH, SH, EMG), (MED, MED, LEGAL)])
+    assert judgement.promote, judgement.reasons
+    assert judgement.metrics["must_pass_failures"] == 0
+    assert judgement.metrics["must_pass_confused"] == 2
+
+
 @pytest.mark.parametrize(
     ("difference", "reason"),
     [

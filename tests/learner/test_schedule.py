@@ -319,7 +319,7 @@ async def test_what_is_waited_for_is_logged_once(store: Store, guard_settings: G
 
 def test_an_unknown_strategy_ends_the_learner_at_once(guard_settings: GuardSettings) -> None:
     """A strategy that does not exist is refused when the schedule is made."""
-    settings = SETTINGS.model_copy(update={"strategy": "badge"})
+    settings = SETTINGS.model_copy(update={"strategy": "nearest"})
     with pytest.raises(BadConfiguration, match="LEARNER_STRATEGY"):
         Schedule(None, None, settings, guard_settings, None)  # type: ignore[arg-type]
 
