@@ -1,4 +1,4 @@
-"""`learner …`: the first model, the loop, one turn of it by hand, and how things stand."""
+"""`learner …`: the first model, the loop, one turn of it by hand, how things stand, and the laboratory."""
 
 import asyncio
 import os
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import msgspec
@@ -24,6 +25,7 @@ from guard.store.lease import LEARNER
 from guard.store.review import Batch
 from guard.store.rows import Cycle
 from guard.store.states import CycleState
+from guard.taxonomy import CATEGORIES, Category
 from learner.cycle import Step, obstacle, waiting
 from learner.progress import shown
 from learner.settings import LearnerSettings
@@ -81,6 +83,56 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
         typer.echo(msgspec.json.format(msgspec.json.encode(standing)))
     else:
         _print(standing)
+
+
+@app.command()
+def simulate(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of the results; the same one again goes on where it stopped.")],
+    data: Annotated[
+        Path | None, typer.Option(help="JSON Lines with text, category, group, or a folder with train.jsonl.")
+    ] = None,
+    strategies: Annotated[str, typer.Option(help="Their names, parted by commas; all by default.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each strategy, seeds from 0.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="How often the oracle is asked.")] = 5,
+    batch: Annotated[int, typer.Option(min=1, help="Messages it labels in a round.")] = 20,
+    start: Annotated[int, typer.Option(min=len(CATEGORIES), help="Messages labelled before the first round.")] = 60,
+    imbalance: Annotated[str, typer.Option(help="Shares of the pool: not-harmful=0.7,self-harm=0.03.")] = "",
+) -> None:
+    """Play the loop on labelled data, every strategy against random, and write a page."""
+    settings, _guard = _settings()
+    from learner import curves
+    from learner import simulate as laboratory
+    from learner.report import REPORT
+    from learner.selection import STRATEGIES
+
+    experiment = laboratory.Experiment(rounds=rounds, batch=batch, start=start, imbalance=_shares(imbalance))
+    experiment.shares()  # a mistake in them is found before texts are embedded
+    examples = laboratory.read(data or settings.corpus_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    with shown(sys.stderr) as progress:
+        runs = laboratory.simulate(
+            laboratory.prepare(examples, settings, out, progress),
+            experiment,
+            strategies=strategies.split(",") if strategies else STRATEGIES,
+            seeds=seeds,
+            folder=out,
+            workers=settings.threads,
+            progress=progress,
+        )
+    curves.write(runs, experiment, out)
+    typer.echo(f"{len(runs)} runs: {out / REPORT}")
+
+
+def _shares(given: str) -> dict[Category, float]:
+    try:
+        pairs = [pair.split("=") for pair in given.split(",") if pair]
+        return {Category(name): float(share) for name, share in pairs}
+    except ValueError:
+        raise BadConfiguration(
+            f"--imbalance={given[:80]!r} cannot be read: write category=share, parted by commas, of "
+            f"{', '.join(CATEGORIES)}."
+        ) from None
 
 
 async def _by_hand(settings: LearnerSettings, guard: GuardSettings) -> None:

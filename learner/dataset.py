@@ -59,7 +59,7 @@ class Corpus:
         splits: dict[str, tuple[Example, ...]] = {}
         for split in SPLITS:
             examples = []
-            for place, example in _rows(folder / f"{split}.jsonl"):
+            for place, example in examples_of(folder / f"{split}.jsonl"):
                 if groups.setdefault(example.group, split) != split:
                     raise BadConfiguration(
                         f"{place}: its group stands in {groups[example.group]}.jsonl too; a group belongs to one split."
@@ -136,7 +136,12 @@ def assemble(corpus: Corpus, snapshot: Sequence[LabelledText], *, variation_weig
     )
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Example]]:
+def examples_of(path: Path) -> Iterator[tuple[str, Example]]:
+    """Yield the examples of a file of JSON Lines, each with its place for messages.
+
+    Raises:
+        BadConfiguration: The file cannot be read or a row is bad; the message names the line, never the text.
+    """
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:

@@ -168,7 +168,7 @@ def train(dataset: Dataset, backbone: Backbone, settings: LearnerSettings, progr
         features = network.embed([e.text for e in dataset.train], progress)
         strength, cv_macro_f1 = _choose(features, labels, weights, dataset.train, settings, progress)
         network.recipe = Recipe(tuple(network.layers), strength, cv_macro_f1, epochs)
-        head = _regression(strength).fit(features, labels, sample_weight=weights)
+        head = regression(strength).fit(features, labels, sample_weight=weights)
         with torch.no_grad():
             network.head.weight.copy_(torch.from_numpy(head.coef_))
             network.head.bias.copy_(torch.from_numpy(head.intercept_))
@@ -204,7 +204,8 @@ def _check(dataset: Dataset) -> None:
         )
 
 
-def _regression(strength: float) -> LogisticRegression:
+def regression(strength: float) -> LogisticRegression:
+    """Return the head as it is fitted, with `balanced_weights`, on features."""
     return LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS)
 
 
@@ -232,7 +233,7 @@ def _choose(
             scored = outside[human[outside]]
             row = []
             for strength in _STRENGTHS:
-                model = _regression(strength).fit(features[inside], labels[inside], sample_weight=weights[inside])
+                model = regression(strength).fit(features[inside], labels[inside], sample_weight=weights[inside])
                 row.append(f1_score(labels[scored], model.predict(features[scored]), average="macro", zero_division=0))
             scores.append(row)
             progress("choose", len(scores), _REPEATS * folds)

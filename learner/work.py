@@ -7,11 +7,15 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from guard.exports import Exports
 from guard.store import Store
 from guard.store.cycles import Picked
 from guard.store.rows import Cycle
 from guard.store.variations import LabelledText
+from guard.taxonomy import CATEGORIES
 from learner.progress import Progress, silent
 from learner.settings import LearnerSettings
 
@@ -47,7 +51,7 @@ class Work:
     async def select(self, cycle: Cycle) -> tuple[list[Picked], dict[str, Any]]:
         """Embed the pool under the cycle's champion and choose the batch; return it with its figures."""
         from learner.embed import embed
-        from learner.selection import select, strategy
+        from learner.selection import ANCHORED, select, strategy
 
         bundle = await asyncio.to_thread(self._bundle, cycle.champion)
         pool = await embed(
@@ -57,11 +61,11 @@ class Work:
             total=await self._store.pool.size(),
             progress=self._progress,
         )
-        anchors = await self._anchors(bundle) if cycle.strategy == "coreset" else None
+        anchors, labels = await self._anchors(bundle) if cycle.strategy in ANCHORED else (None, None)
         picks = await asyncio.to_thread(
             select,
             pool,
-            strategy(cycle.strategy, clusters=self._settings.clusters, anchors=anchors),
+            strategy(cycle.strategy, clusters=self._settings.clusters, anchors=anchors, anchor_labels=labels),
             size=cycle.batch_size,
             user_cap=self._settings.user_cap,
             seed=cycle.seed,
@@ -102,15 +106,15 @@ class Work:
 
         await asyncio.to_thread(promote, self._exports, judgement, version, expected=expected, by="learner")
 
-    async def _anchors(self, bundle: "Bundle") -> "Vectors":
-        """Return the vectors of all that is labelled: the corpus and the latest frozen snapshot."""
-        texts = [example.text for example in (await asyncio.to_thread(self._corpus)).train]
+    async def _anchors(self, bundle: "Bundle") -> "tuple[Vectors, npt.NDArray[np.int_]]":
+        """Return vectors and categories of all that is labelled: the corpus and the latest frozen snapshot."""
+        labelled = [(example.text, example.category) for example in (await asyncio.to_thread(self._corpus)).train]
         for cycle in await self._store.cycles.recent():
             if snapshot := await self._store.variations.snapshot(cycle.id):
-                texts += [row.text for row in snapshot if not row.variation]
+                labelled += [(row.text, row.category) for row in snapshot if not row.variation]
                 break
-        _, vectors = await asyncio.to_thread(bundle.score, texts)
-        return vectors
+        _, vectors = await asyncio.to_thread(bundle.score, [text for text, _ in labelled])
+        return vectors, np.array([CATEGORIES.index(category) for _, category in labelled])
 
     # the following run in threads, imports included: torch takes seconds to load, and the lease must be renewed meanwhile
 

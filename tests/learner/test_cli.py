@@ -316,7 +316,7 @@ class TestErrors:
     ) -> None:
         """The line lists the strategies there are."""
         ready(guard_settings)
-        monkeypatch.setenv("LEARNER_STRATEGY", "badge")
+        monkeypatch.setenv("LEARNER_STRATEGY", "nearest")
         assert run("cycle") == 1
         assert "choose one of cluster, random, topn, coreset" in capsys.readouterr().err
 

@@ -60,7 +60,7 @@ def rows(picks: Sequence[Picked]) -> list[int]:
     return [p.message_id - 100 for p in picks]
 
 
-EVERY: list[Strategy] = [Cluster(), Random(), TopN(), Coreset()]
+EVERY: list[Strategy] = [strategy(name) for name in STRATEGIES]
 
 
 @pytest.mark.parametrize("by", EVERY, ids=str)
@@ -149,8 +149,8 @@ def test_the_name_of_a_strategy_finds_it() -> None:
 
 def test_an_unknown_strategy_is_refused() -> None:
     """Another name is refused with those there are."""
-    with pytest.raises(BadConfiguration, match=r"badge.*cluster, random, topn, coreset"):
-        strategy("badge")
+    with pytest.raises(BadConfiguration, match=r"nearest.*cluster, random, topn, coreset"):
+        strategy("nearest")
 
 
 class TestCluster:
