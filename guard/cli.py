@@ -6,14 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
 import typer
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.table import Table
 
 from guard.errors import BadConfiguration, LifeguardError
 from guard.exports import Exports
-from guard.settings import GuardSettings
+from guard.settings import GuardSettings, read_settings
 from guard.store import Store, open_store
 from guard.store.keyring import Keyring
 from guard.store.states import Role
@@ -30,24 +28,9 @@ _T = TypeVar("_T")
 Reason = Annotated[str, typer.Option(help="Why, in words; it is kept.")]
 
 
-def _settings() -> GuardSettings:
-    """Read the settings.
-
-    Raises:
-        BadConfiguration: A variable has a value that cannot be; the message names it and never repeats the value.
-    """
-    try:
-        return GuardSettings()
-    except ValidationError as error:
-        problems = (f"GUARD_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise BadConfiguration("; ".join(problems)) from None
-    except SettingsError as error:
-        raise BadConfiguration(f"A variable cannot be read: {error}.") from None
-
-
 def _with_store(work: Callable[[Store], Awaitable[_T]]) -> _T:
     async def run() -> _T:
-        async with open_store(_settings(), create_keyring=True) as store:
+        async with open_store(read_settings(GuardSettings), create_keyring=True) as store:
             return await work(store)
 
     return asyncio.run(run())
@@ -58,7 +41,7 @@ def serve() -> None:
     """Serve, with the learner beside it unless GUARD_LEARNER=false."""
     from guard.server import serve as run
 
-    run(_settings())
+    run(read_settings(GuardSettings))
 
 
 @app.command()
@@ -95,7 +78,7 @@ def revoke_key(name: str) -> None:
 @keyring.command("create")
 def create_keyring() -> None:
     """Make the keyring's file, readable by its owner alone, where there is none."""
-    settings = _settings()
+    settings = read_settings(GuardSettings)
     ring = Keyring.load(settings, create=True)
     typer.echo(f"The keyring is at {settings.keyring_path}; its active key is {ring.active_id}.")
 
@@ -103,7 +86,7 @@ def create_keyring() -> None:
 @keyring.command("rotate")
 def rotate_keyring() -> None:
     """Seal every stored text under a new key. Stop the guard and the learner first; start them again afterwards."""
-    settings = _settings()
+    settings = read_settings(GuardSettings)
     if settings.keyring is not None:
         raise BadConfiguration(
             "The keyring comes from GUARD_KEYRING: put it into a file and set GUARD_KEYRING_FILE instead."
@@ -123,7 +106,7 @@ def rotate_keyring() -> None:
 @models.command("list")
 def list_models() -> None:
     """List the exported versions."""
-    exports = Exports(_settings().exports_dir)
+    exports = Exports(read_settings(GuardSettings).exports_dir)
     champion = exports.champion()
     table = Table("version", "", "parent", "created", "backbone", "macro-F1")
     for version in exports.versions():
@@ -145,21 +128,21 @@ def show_model(version: str) -> None:
     """Print a version's manifest and check its files."""
     import msgspec
 
-    manifest = Exports(_settings().exports_dir).verify(version)
+    manifest = Exports(read_settings(GuardSettings).exports_dir).verify(version)
     typer.echo(msgspec.json.format(msgspec.json.encode(manifest)))
 
 
 @models.command("promote")
 def promote_model(version: str, reason: Reason) -> None:
     """Make a version the champion, whatever the gate said."""
-    promotion = Exports(_settings().exports_dir).promote(version, by="cli", reason=reason)
+    promotion = Exports(read_settings(GuardSettings).exports_dir).promote(version, by="cli", reason=reason)
     typer.echo(f"The champion is {promotion.version}; it was {promotion.previous or 'none'}.")
 
 
 @models.command("rollback")
 def rollback_model(reason: Reason) -> None:
     """Go back to the champion before this one."""
-    promotion = Exports(_settings().exports_dir).rollback(by="cli", reason=reason)
+    promotion = Exports(read_settings(GuardSettings).exports_dir).rollback(by="cli", reason=reason)
     typer.echo(f"The champion is {promotion.version} again; it was {promotion.previous}.")
 
 

@@ -3,11 +3,12 @@
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from guard.errors import BadConfiguration
 from guard.taxonomy import GUIDELINES, Action, Category
 
 
@@ -19,6 +20,7 @@ class Provider(StrEnum):
     CUDA = "cuda"
 
 
+_S = TypeVar("_S", bound=BaseSettings)
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -98,3 +100,19 @@ class GuardSettings(BaseSettings):
     def action(self, category: Category) -> Action:
         """Return the action for a category; a partial `GUARD_ACTIONS` falls back to the taxonomy."""
         return self.actions.get(category, GUIDELINES[category].action)
+
+
+def read_settings(kind: type[_S]) -> _S:
+    """Read settings of a kind from the environment.
+
+    Raises:
+        BadConfiguration: A variable has a value that cannot be; the message names it and never repeats the value.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        prefix = kind.model_config.get("env_prefix", "")
+        problems = (f"{prefix}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise BadConfiguration("; ".join(problems)) from None
+    except SettingsError as error:
+        raise BadConfiguration(f"A variable cannot be read: {error}.") from None

@@ -11,15 +11,13 @@ from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import msgspec
 import typer
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.table import Table
 
 from guard import logs
 from guard.errors import BadConfiguration, LifeguardError
 from guard.exports import Exports
-from guard.settings import GuardSettings
+from guard.settings import GuardSettings, read_settings
 from guard.store import Store, open_store
 from guard.store.lease import LEARNER
 from guard.store.review import Batch
@@ -292,19 +290,7 @@ def _time(moment: datetime) -> str:
 
 
 def _settings() -> tuple[LearnerSettings, GuardSettings]:
-    """Read both settings.
-
-    Raises:
-        BadConfiguration: A variable has a value that cannot be; the message names it and never repeats the value.
-    """
-    try:
-        return LearnerSettings(), GuardSettings()
-    except ValidationError as error:
-        prefix = "GUARD_" if error.title == GuardSettings.__name__ else "LEARNER_"
-        problems = (f"{prefix}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        raise BadConfiguration("; ".join(problems)) from None
-    except SettingsError as error:
-        raise BadConfiguration(f"A variable cannot be read: {error}.") from None
+    return read_settings(LearnerSettings), read_settings(GuardSettings)
 
 
 def _run(main: Coroutine[Any, Any, _T], *, leave: bool = False) -> _T:
