@@ -112,7 +112,7 @@ def read_settings(kind: type[_S]) -> _S:
         return kind()
     except ValidationError as error:
         prefix = kind.model_config.get("env_prefix", "")
-        problems = (f"{prefix}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        problems = (f"{prefix}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise BadConfiguration("; ".join(problems)) from None
     except SettingsError as error:
         raise BadConfiguration(f"A variable cannot be read: {error}.") from None
