@@ -22,10 +22,10 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM source AS build-learner
 # torch from PyPI brings its CUDA libraries; --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu does not
-ARG TORCH_INDEX_URL=https://pypi.org/simple
+ARG TORCH_INDEX_URL=
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv /opt/lifeguard && \
-    /opt/lifeguard/bin/pip install --constraint constraints.txt --index-url "${TORCH_INDEX_URL}" --no-deps torch && \
+    /opt/lifeguard/bin/pip install --constraint constraints.txt ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"} --no-deps torch && \
     /opt/lifeguard/bin/pip install --constraint constraints.txt '.[cpu,learner]'
 
 
