@@ -1,6 +1,6 @@
 """Champion and challenger on the gate set and the must-pass list into a judgement with its reasons.
 
-`learner.promote` acts on it, `learner.cycle` stores it. The rules are those of issue 2; limits are in the settings.
+`learner.promote` acts on it, `learner.cycle` stores it. The limits are in the settings.
 """
 
 from collections import Counter

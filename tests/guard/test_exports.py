@@ -3,9 +3,7 @@
 import os
 import random
 import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -398,28 +396,13 @@ def test_move_written_but_not_made(exports: Exports) -> None:
     assert _back(exports) == "0001"
 
 
-@contextmanager
-def _killed_at(step: int, folder: Path) -> Iterator[None]:
-    """Kill this process before its n-th operation on a file below the folder."""
-    steps = [0]
-
-    def count(event: str, arguments: tuple[object, ...]) -> None:
-        if event in {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"} and str(folder) in str(arguments[0]):
-            steps[0] += 1
-            if steps[0] == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count)
-    yield
-
-
 def _crash_publishing(folder: Path, step: int) -> None:
-    with _killed_at(step, folder):
+    with processes.killed_at(step, folder):
         _publish(Exports(folder))
 
 
 def _crash_promoting(folder: Path, step: int) -> None:
-    with _killed_at(step, folder):
+    with processes.killed_at(step, folder):
         Exports(folder).promote("0002", by="test", reason="better")
 
 

@@ -4,11 +4,14 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from guard.exports import Exports
+from guard.settings import GuardSettings
 from guard.store import Store
 from guard.store.cycles import Picked
+from guard.store.lease import LEARNER
 from guard.store.pool import Arrival
 from guard.store.rows import Cycle
 from guard.store.states import CycleState
@@ -16,6 +19,7 @@ from guard.taxonomy import CATEGORIES, Category
 from learner.cycle import Loop, Step
 from learner.settings import LearnerSettings
 from learner.work import Work
+from tests.conftest import Clock
 from tests.toys import VOTES, publish_toy, rewrite_manifest
 
 if TYPE_CHECKING:
@@ -131,3 +135,35 @@ async def walk(loop: Loop, *, until: CycleState | None = None, steps: int = 12) 
 async def reached(event: asyncio.Event) -> None:
     """Wait for something that must happen soon."""
     await asyncio.wait_for(event.wait(), 10)
+
+
+@dataclass
+class World:
+    """A store, exports with a champion, and a learner that holds the lease."""
+
+    store: Store
+    clock: Clock
+    exports: Exports
+    settings: LearnerSettings
+    work: QuickWork
+    fence: int
+
+    def loop(self, **changes: Any) -> Loop:
+        """Return a loop as a learner makes it that has just started."""
+        settings = self.settings.model_copy(update=changes)
+        return Loop(self.store, self.exports, settings, self.work, fence=self.fence)
+
+    async def cycle(self) -> Cycle:
+        """Return the latest cycle."""
+        return (await self.store.cycles.recent(1))[0]
+
+
+async def build(store: Store, clock: Clock, guard_settings: GuardSettings) -> World:
+    """Return a world whose pool is ready for a cycle of four labels."""
+    settings = LearnerSettings(batch_size=4, pool_min=10, budget=100, threads=1, labelling_hours=24, user_cap=100)
+    exports = Exports(guard_settings.exports_dir)
+    publish_toy(exports)
+    await fill_pool(store)
+    fence = await store.leases.acquire(LEARNER, "one", ttl=timedelta(seconds=60))
+    assert fence is not None
+    return World(store, clock, exports, settings, QuickWork(store, exports, settings), fence)

@@ -2,24 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from guard.errors import Conflict, StoreUnavailable
-from guard.exports import Exports
 from guard.settings import GuardSettings
 from guard.store import Store, open_store
 from guard.store.lease import LEARNER
 from guard.store.rows import Cycle
 from guard.store.states import CycleState, MessageState
 from learner.cycle import NO_CHAMPION, NO_LABELS, Loop, Step, obstacle
-from learner.settings import LearnerSettings
 from tests.conftest import Clock
-from tests.learner.stages import STAGES, QuickWork, Ruling, fill_pool, label, texts, walk
+from tests.learner.stages import STAGES, Ruling, World, build, fill_pool, label, texts, walk
 from tests.toys import publish_toy, rewrite_manifest
 
 # the state a cycle is in while each of the work's methods runs
@@ -30,38 +26,6 @@ STATE_OF = {
     "judge": CycleState.GATING,
     "promote": CycleState.GATING,
 }
-
-
-@dataclass
-class World:
-    """A store, exports with a champion, and a learner that holds the lease."""
-
-    store: Store
-    clock: Clock
-    exports: Exports
-    settings: LearnerSettings
-    work: QuickWork
-    fence: int
-
-    def loop(self, **changes: Any) -> Loop:
-        """Return a loop as a learner makes it that has just started."""
-        settings = self.settings.model_copy(update=changes)
-        return Loop(self.store, self.exports, settings, self.work, fence=self.fence)
-
-    async def cycle(self) -> Cycle:
-        """Return the latest cycle."""
-        return (await self.store.cycles.recent(1))[0]
-
-
-async def build(store: Store, clock: Clock, guard_settings: GuardSettings) -> World:
-    """Return a world whose pool is ready for a cycle of four labels."""
-    settings = LearnerSettings(batch_size=4, pool_min=10, budget=100, threads=1, labelling_hours=24, user_cap=100)
-    exports = Exports(guard_settings.exports_dir)
-    publish_toy(exports)
-    await fill_pool(store)
-    fence = await store.leases.acquire(LEARNER, "one", ttl=timedelta(seconds=60))
-    assert fence is not None
-    return World(store, clock, exports, settings, QuickWork(store, exports, settings), fence)
 
 
 @pytest.fixture
