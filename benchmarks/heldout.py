@@ -2,7 +2,8 @@
 
     python -m benchmarks.heldout --exports exports
 
-Who wrote `sets/` saw the categories' definitions and nothing of the corpus. No text of theirs is ever trained on.
+A language model wrote `sets/` from the categories' definitions, without sight of the corpus, which a language model wrote,
+too. None of their texts is ever trained on; what they showed of an earlier corpus decided where it grew.
 """
 
 import json
