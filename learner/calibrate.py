@@ -42,7 +42,7 @@ class Calibration:
 
 
 def calibrate(logits: Floats, labels: Labels, recall_floor: float) -> Calibration:
-    """Calibrate on held-out rows that people wrote.
+    """Calibrate on held-out rows, no variation among them.
 
     Args:
         logits: `(n, 6)` as the network gives them.

@@ -39,7 +39,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """The four splits as they lie on disk; people wrote all of them."""
+    """The four splits as they lie on disk; none of it is a variation of the loop's own."""
 
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
