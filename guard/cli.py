@@ -39,9 +39,9 @@ def _with_store(work: Callable[[Store], Awaitable[_T]]) -> _T:
 @app.command()
 def serve() -> None:
     """Serve, with the learner beside it unless GUARD_LEARNER=false."""
-    from guard.server import serve as run
+    from guard import server
 
-    run(read_settings(GuardSettings))
+    server.serve(read_settings(GuardSettings))
 
 
 @app.command()
@@ -146,13 +146,18 @@ def rollback_model(reason: Reason) -> None:
     typer.echo(f"The champion is {promotion.version} again; it was {promotion.previous}.")
 
 
-def main() -> None:
-    """Run a command; one of our own errors ends it with one line and the exit status 1."""
+def execute(program: typer.Typer) -> None:
+    """Run a command of a program; one of our own errors ends it with one line and the exit status 1."""
     try:
-        app()
+        program()
     except LifeguardError as error:
         typer.echo(f"{error.title}: {error.detail}", err=True)
         sys.exit(1)
+
+
+def main() -> None:
+    """Run `guard …`."""
+    execute(app)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from guard.errors import BadConfiguration
@@ -79,6 +79,12 @@ class GuardSettings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 
+    @field_validator("actions")
+    @classmethod
+    def _complete(cls, actions: dict[Category, Action]) -> dict[Category, Action]:
+        """Fall back to the taxonomy where `GUARD_ACTIONS` names no action."""
+        return {category: actions.get(category, guideline.action) for category, guideline in GUIDELINES.items()}
+
     @property
     def store_url(self) -> str:
         """The database's URL with the asynchronous driver named."""
@@ -98,8 +104,8 @@ class GuardSettings(BaseSettings):
         return self.keyring_file or self.data_dir / "keyring.json"
 
     def action(self, category: Category) -> Action:
-        """Return the action for a category; a partial `GUARD_ACTIONS` falls back to the taxonomy."""
-        return self.actions.get(category, GUIDELINES[category].action)
+        """Return the action for a category."""
+        return self.actions[category]
 
 
 def read_settings(kind: type[_S]) -> _S:

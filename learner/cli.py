@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from guard import logs
-from guard.errors import BadConfiguration, LifeguardError
+from guard.cli import execute
+from guard.errors import BadConfiguration
 from guard.exports import Exports
 from guard.settings import GuardSettings, read_settings
 from guard.store import Store, open_store
@@ -313,12 +314,8 @@ def _leave(code: int) -> NoReturn:
 
 
 def main() -> None:
-    """Run a command; one of our own errors ends it with one line and the exit status 1."""
-    try:
-        app()
-    except LifeguardError as error:
-        typer.echo(f"{error.title}: {error.detail}", err=True)
-        sys.exit(1)
+    """Run `learner …`."""
+    execute(app)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from guard.problems import described
 from guard.schemas import ClassifyRequest, ClassifyResponse, Result, Turn
 from guard.settings import GuardSettings
 from guard.store.states import Role
-from guard.taxonomy import CATEGORIES, Category
+from guard.taxonomy import CATEGORIES
 
 
 @post(
@@ -38,7 +38,7 @@ async def classify(
     judged = await engine.classify(_texts(data), data.thresholds)
     if data.store:
         intake.offer(judged, user=data.user)
-    metrics.observe_verdicts(judged.verdicts, {c: settings.action(c) for c in Category})
+    metrics.observe_verdicts(judged.verdicts, settings.actions)
     request.scope["state"]["model_version"] = judged.model_version
     return ClassifyResponse(
         id=f"cls-{secrets.token_hex(12)}",

@@ -5,7 +5,7 @@ torch and transformers are imported by the fixtures that need them: most tests b
 
 import json
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from guard.settings import GuardSettings
+from guard.store import Store, open_store
 from guard.taxonomy import CATEGORIES, Category
 from learner.dataset import SPLITS, Corpus
 from learner.settings import LearnerSettings
+from tests.conftest import Clock
 
 WORDS: Mapping[Category, Sequence[str]] = {
     Category.SELF_HARM: ("goodbye", "hopeless", "burden", "worthless"),
@@ -172,3 +175,10 @@ def _saved(folder: Path, *parts: Any) -> Path:
     for part in parts:
         part.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+async def embedded(guard_settings: GuardSettings, clock: Clock) -> AsyncIterator[Store]:
+    """A store on SQLite with a keyring of its own."""
+    async with open_store(guard_settings, clock=clock, create_keyring=True) as store:
+        yield store

@@ -1,13 +1,11 @@
 """Messages that try to command the LLM which varies them, and an LLM that obeys every one."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from guard.settings import GuardSettings
-from guard.store import Store, open_store
+from guard.store import Store
 from guard.taxonomy import GUIDELINES, Category
 from guard.text import normalise
 from learner.prompts import judge_prompt
@@ -110,13 +108,6 @@ def _obedient(seeds: dict[str, tuple[str, str]], judge: Rehearsed) -> Behaviour:
         return completion(json.dumps({"category": "not-harmful", "variations": list(seeds[data])}))
 
     return behave
-
-
-@pytest.fixture
-async def embedded(guard_settings: GuardSettings) -> AsyncIterator[Store]:
-    """A store on SQLite."""
-    async with open_store(guard_settings, create_keyring=True) as store:
-        yield store
 
 
 def test_payloads_are_many() -> None:

@@ -2,15 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from guard.errors import Conflict
-from guard.settings import GuardSettings
-from guard.store import Store, open_store
+from guard.store import Store
 from guard.store.lease import LEARNER
 from guard.taxonomy import Category
 from learner.variations import vary
@@ -30,13 +28,6 @@ from tests.learner.labelled import (
     run_stage,
     stored,
 )
-
-
-@pytest.fixture
-async def embedded(guard_settings: GuardSettings, clock: Clock) -> AsyncIterator[Store]:
-    """A store on SQLite with a keyring of its own."""
-    async with open_store(guard_settings, clock=clock, create_keyring=True) as store:
-        yield store
 
 
 async def test_endpoint_that_is_down_costs_the_variations_only(embedded: Store) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from learner.prompts import TEMPLATE
 from learner.settings import LearnerSettings
 from learner.variations import vary
 from learner.verify import Fate
-from tests.conftest import Clock
 from tests.fakes.llm import Behaviour, FakeLLM, Rehearsed, Reply, completion, error, letters, quoted, raw, variations
 from tests.learner.labelled import (
     JUDGED,
@@ -37,13 +35,6 @@ from tests.learner.labelled import (
     run_stage,
     stored,
 )
-
-
-@pytest.fixture
-async def embedded(guard_settings: GuardSettings, clock: Clock) -> AsyncIterator[Store]:
-    """A store on SQLite with a keyring of its own."""
-    async with open_store(guard_settings, clock=clock, create_keyring=True) as store:
-        yield store
 
 
 async def test_variations_are_stored_with_their_label_and_origin(store: Store) -> None:
