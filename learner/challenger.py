@@ -41,10 +41,10 @@ def build(
         BadConfiguration: The backbone cannot be loaded, or a category has no training row.
         BrokenExport: The ONNX does not do what the network does.
     """
-    dataset = assemble(corpus, snapshot, variation_weight=settings.variation_weight)
-    network = train(dataset, backbone.load(settings.backbone), settings, progress)
+    weight = 1.0 if settings.variation_weight is None else settings.variation_weight  # at 1 the tournament weighs them
+    dataset = assemble(corpus, snapshot, variation_weight=weight)
+    network, contest = train(dataset, backbone.load(settings.backbone), settings, progress)
     progress("calibrate", 0, 1)
-    recipe = network.recipe
     labels = np.array([CATEGORIES.index(e.category) for e in dataset.dev])
     calibration = calibrate(network.score([e.text for e in dataset.dev]), labels, settings.recall_floor)
     progress("calibrate", 1, 1)
@@ -56,8 +56,8 @@ def build(
         exports,
         parent=parent,
         cycle_id=cycle_id,
-        metrics={} if recipe.cv_macro_f1 is None else {"cv_macro_f1": recipe.cv_macro_f1},
-        report=partial(report.write, gate=corpus.gate, dataset=dataset, recipe=recipe),
+        metrics=contest.metrics(),
+        report=partial(report.write, gate=corpus.gate, dataset=dataset, contest=contest),
     )
     progress("export", 1, 1)
     return version

@@ -28,6 +28,7 @@ from guard.taxonomy import CATEGORIES, Category
 from learner.cycle import Step, obstacle, waiting
 from learner.progress import shown
 from learner.settings import LearnerSettings
+from learner.stopping import Expectation, expected, paused
 from learner.work import Work
 
 _RECENT: Final = 5
@@ -45,13 +46,15 @@ app = typer.Typer(
 
 
 @app.command()
-def bootstrap() -> None:
+def bootstrap(
+    *, quick: Annotated[bool, typer.Option("--quick", help="Without fine-tuning: a minute instead of ten.")] = False
+) -> None:
     """Train, export and promote the first model from the seed corpus."""
     settings, guard = _settings()
     from learner.bootstrap import bootstrap as make
 
     with shown(sys.stderr) as progress:
-        version = make(settings, Exports(guard.exports_dir), progress)
+        version = make(settings, Exports(guard.exports_dir), progress, quick=quick)
     typer.echo(f"Export {version} is the champion.")
 
 
@@ -178,6 +181,8 @@ class Standing:
     Args:
         learner_until: When the lease of the learner at work runs out; None when no learner is at work.
         waits_for: Why nothing happens now; None when something does.
+        expected: What the next batch should bring.
+        paused: Why no cycle opens by itself though one could, and what ends that.
         variations: Who writes them, or why nobody does.
         cycles: The latest ones, newest first.
     """
@@ -191,6 +196,8 @@ class Standing:
     labels_spent: int
     budget: int
     budget_left: int
+    expected: Expectation
+    paused: str | None
     variations: str
     batch: Batch | None
     cycles: list[CycleLine]
@@ -213,6 +220,8 @@ async def _standing(settings: LearnerSettings, guard: GuardSettings) -> Standing
             labels_spent=spent,
             budget=settings.budget,
             budget_left=max(0, settings.budget - spent),
+            expected=await expected(store, settings),
+            paused=await paused(store, settings) if current is None else None,
             variations=await _variations(settings),
             batch=await store.review.batch() if current is not None else None,
             cycles=[_line(row) for row in await store.cycles.recent(_RECENT)],
@@ -253,9 +262,11 @@ def _print(standing: Standing) -> None:
         "learner": f"at work, lease until {_time(until)}" if until else "not at work",
         "pool": f"{standing.pool_size} messages" + (f", the oldest of {_time(oldest)}" if oldest else ""),
         "labels": f"{standing.labels_spent} given, {standing.budget_left} of {standing.budget} left",
+        "expected": standing.expected.says,
+        "paused": standing.paused or "no",
         "variations": standing.variations,
         "batch": _progress(standing.batch),
-        "waiting": standing.waits_for or "no",
+        "waiting": "see paused" if standing.waits_for == f"paused: {standing.paused}" else standing.waits_for or "no",
     }.items():
         facts.add_row(name, value)
     console = Console(markup=False, highlight=False)

@@ -22,6 +22,7 @@ from guard.store.lease import LEARNER
 from guard.store.rows import Cycle
 from guard.store.states import CycleState
 from learner.settings import LearnerSettings
+from learner.stopping import paused
 from learner.work import Work
 
 NO_LABELS: Final = "no labels"
@@ -60,7 +61,7 @@ class Loop:
         settings: Batch, budget and limits.
         work: Does what the stages consist of.
         fence: The learner's lease; without it nothing is recorded.
-        by_hand: Whether a person asked for it, who need not wait out the pause after failures.
+        by_hand: Whether a person asked for it, who need not wait out a pause.
     """
 
     def __init__(
@@ -237,7 +238,7 @@ async def obstacle(store: Store, exports: Exports, settings: LearnerSettings, *,
     """Return why no cycle opens now; None when one can.
 
     Args:
-        pause: Whether several failures in a row are such a reason for a while.
+        pause: Whether several failures in a row are such a reason for a while, and labels that would bring nothing.
     """
     if exports.champion() is None:
         return NO_CHAMPION
@@ -249,6 +250,8 @@ async def obstacle(store: Store, exports: Exports, settings: LearnerSettings, *,
         return f"the pool holds {size} messages and a cycle opens at {settings.pool_min} (LEARNER_POOL_MIN)"
     if pause and (until := await _paused_until(store)) is not None and store.clock() < until:
         return f"the last cycles failed: the next opens at {until:%Y-%m-%d %H:%M:%S} UTC, or by `learner cycle`"
+    if pause and (why := await paused(store, settings)) is not None:
+        return f"paused: {why}"
     return None
 
 

@@ -31,8 +31,8 @@ from guard.exports import MANIFEST, Artefact, BatchPolicy, Exports, Manifest, Se
 from guard.taxonomy import CATEGORIES
 from learner.calibrate import Calibration
 from learner.dataset import Dataset
+from learner.network import Network
 from learner.report import ONNX_DIFFERENCE, ONNX_TOLERANCE
-from learner.train import Network
 
 Report = Callable[[Bundle, Path], Mapping[str, float]]
 

@@ -10,16 +10,14 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from guard.bundle import Bundle
 from guard.taxonomy import CATEGORIES, GUIDELINES, Category
+from learner.compare import by_group, resampled_deltas
 from learner.dataset import Corpus, Example
 from learner.report import ONNX_DIFFERENCE, ONNX_TOLERANCE, Scored, mean_f1, metrics, score
 from learner.settings import LearnerSettings
 
-RESAMPLES: Final = 2_000
-_CHUNK: Final = 250  # resamples drawn at once: 250 x 5,000 groups are 10 MB
 _INTERVAL: Final = (2.5, 97.5)
 _GUARDED: Final = (Category.SELF_HARM, Category.EMERGENCY_SITUATION)
 _ACTIONS: Final = [GUIDELINES[category].action for category in CATEGORIES]
@@ -130,9 +128,9 @@ def _comparison(old: Scored, new: Scored, groups: Sequence[str], seed: int) -> d
     Flips are counted against the champion's right answers (arXiv 2105.03048, there against all rows).
     """
     _names, places = np.unique(groups, return_inverse=True)
-    before, after = (_by_group(scored, places) for scored in (old, new))
+    before, after = (by_group(s.labels, s.decisions, places) for s in (old, new))
     delta = float(mean_f1(after.sum(axis=0)) - mean_f1(before.sum(axis=0)))
-    low, high = np.percentile(_resampled_deltas(before, after, seed), _INTERVAL)
+    low, high = np.percentile(resampled_deltas(before, after, seed), _INTERVAL)
     right = old.decisions == old.labels
     flips = int((right & (new.decisions != new.labels)).sum())
     return {
@@ -141,26 +139,6 @@ def _comparison(old: Scored, new: Scored, groups: Sequence[str], seed: int) -> d
         "delta_macro_f1_high": float(high),
         "flips": flips / max(int(right.sum()), 1),
     }
-
-
-def _by_group(scored: Scored, places: npt.NDArray[np.int_]) -> npt.NDArray[np.int_]:
-    """Return `(groups, 6, 6)` confusions."""
-    size = len(CATEGORIES)
-    table = np.zeros((places.max() + 1, size, size), dtype=np.int_)
-    np.add.at(table, (places, scored.labels, scored.decisions), 1)
-    return table
-
-
-def _resampled_deltas(before: npt.NDArray[np.int_], after: npt.NDArray[np.int_], seed: int) -> npt.NDArray[np.float64]:
-    """Return `(2000,)` changes of macro-F1, each over as many groups as there are, drawn with replacement."""
-    groups, size = len(before), len(CATEGORIES)
-    generator = np.random.default_rng(seed)
-    deltas = []
-    for _ in range(RESAMPLES // _CHUNK):
-        draws = generator.multinomial(groups, np.full(groups, 1 / groups), size=_CHUNK)
-        old, new = ((draws @ table.reshape(groups, -1)).reshape(_CHUNK, size, size) for table in (before, after))
-        deltas.append(mean_f1(new) - mean_f1(old))
-    return np.concatenate(deltas)
 
 
 def _interval(figures: Mapping[str, float]) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from learner.train import Recipe
+    from learner.tournament import Contest
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int_]  # into CATEGORIES
@@ -117,7 +117,7 @@ def metrics(scored: Scored) -> dict[str, float]:
 
 
 def write(
-    bundle: Bundle, folder: Path, *, gate: Sequence[Example], dataset: Dataset, recipe: "Recipe"
+    bundle: Bundle, folder: Path, *, gate: Sequence[Example], dataset: Dataset, contest: "Contest"
 ) -> dict[str, float]:
     """Write `report.md` and its plots for a fresh export, and return its metrics on the gate set."""
     scored = score(bundle, gate)
@@ -137,7 +137,7 @@ def write(
         _confusion_table(table),
         "\n\n".join(images),
         _data(dataset),
-        _recipe(bundle, recipe),
+        _recipe(bundle, contest),
         _limits(bundle),
     )
     (folder / REPORT).write_text("\n\n".join(sections) + "\n", encoding="utf-8")
@@ -221,15 +221,24 @@ def _data(dataset: Dataset) -> str:
     )
 
 
-def _recipe(bundle: Bundle, recipe: "Recipe") -> str:
-    layers = ", ".join(map(str, recipe.layers))
-    validated = "" if recipe.cv_macro_f1 is None else f" (grouped cross-validation: {_percent(recipe.cv_macro_f1)})"
+def _recipe(bundle: Bundle, contest: "Contest") -> str:
+    recipe, worth = contest.recipe, contest.figures
+    validated = "" if contest.cv_macro_f1 is None else f" (grouped cross-validation: {_percent(contest.cv_macro_f1)})"
     tuned = f", then {recipe.epochs} epochs of fine-tuning" if recipe.epochs else ", without fine-tuning"
-    return (
-        "## Recipe\n\n"
-        f"Token means of layers {layers}; class-balanced logistic regression with C = {recipe.strength:g}{validated}"
-        f"{tuned}. Windows of {bundle.manifest.max_tokens} tokens. Temperature {bundle.manifest.temperature:.3f}."
-    )
+    lines = [
+        (
+            f"Token means of three layers; logistic regression with C = {recipe.strength:g}, categories balanced to the power "
+            f"of {recipe.balance:g}, variations weighing {recipe.variation_weight:g}{validated}{tuned}. Windows of "
+            f"{bundle.manifest.max_tokens} tokens. Temperature {bundle.manifest.temperature:.3f}."
+        )
+    ]
+    for name, what in (("variations_worth", "Variations"), ("tuning_worth", "Fine-tuning")):
+        if name in worth:
+            low, high = (f"{100 * worth[name + end]:+.1f}" for end in ("_low", "_high"))
+            lines.append(
+                f"{what} changed cross-validated macro-F1 by {100 * worth[name]:+.1f} points (95 % between {low} and {high})."
+            )
+    return "## Recipe\n\n" + " ".join(lines)
 
 
 def _limits(bundle: Bundle) -> str:

@@ -156,10 +156,14 @@ class Schedule:
             _log.info("waiting", cycle=step.cycle_id, reason=step.waits_for)
 
     async def _bootstrap(self) -> None:
-        """Make the first model where there is none; tried once, for what fails now fails in a minute, too."""
-        if self._exports.champion() is None and not self._bootstrapped:
-            self._bootstrapped = True
+        """Make the first model where there is none, and then a better one; tried once, for what fails now fails again."""
+        if self._bootstrapped:
+            return
+        self._bootstrapped = True
+        if self._exports.champion() is None:
             _log.info("bootstrapped", version=await self._work.bootstrap())
+        if (version := await self._work.refine()) is not None:
+            _log.info("refined", version=version)
 
     async def _take(self) -> bool:
         self._fence = await self._store.leases.acquire(LEARNER, self._holder, ttl=self._ttl)

@@ -25,8 +25,8 @@ class LearnerSettings(BaseSettings):
     )
 
     strategy: str = Field(
-        "cluster",
-        description="Query strategy: cluster, random, topn, coreset, margin, cluster-margin, badge, stochastic or rare.",
+        "stochastic",
+        description="Query strategy: stochastic, cluster, random, topn, coreset, margin, cluster-margin, badge or rare.",
     )
     batch_size: int = Field(20, ge=1, description="N: messages that people label in a cycle.")
     clusters: int | None = Field(None, ge=1, description="m: clusters; min(N, max(6, sqrt(pool / 2)), 50) by default.")
@@ -35,6 +35,16 @@ class LearnerSettings(BaseSettings):
     )
     pool_min: int = Field(100, ge=1, description="Messages the pool must hold before a cycle opens.")
     user_cap: int = Field(3, ge=1, description="Messages of one user in one batch.")
+    audit_share: Probability = Field(
+        0.2, description="Part of a batch drawn at random among the certain verdicts that GUARD_AUDIT_RATE let in."
+    )
+    pause_below: float = Field(
+        0.002,
+        ge=0,
+        description="Macro-F1 that the next batch must be able to bring; below it three times in a row the loop pauses. "
+        "0: it never does.",
+    )
+    pause_days: float = Field(30.0, gt=0, description="Longest such pause; then a cycle measures anew.")
     labelling_hours: float = Field(
         72.0, gt=0, description="Time people have for a batch; then the cycle goes on without."
     )
@@ -42,6 +52,12 @@ class LearnerSettings(BaseSettings):
     lease_s: float = Field(60.0, gt=0, description="How long a learner that stopped answering keeps the lease.")
 
     variations: int = Field(5, ge=0, description="k: variations the LLM writes of each labelled message.")
+    contrast_pairs: int = Field(
+        10,
+        ge=0,
+        description="Labelled messages a cycle that the LLM edits across a measured confusion, for people to confirm; "
+        "0: none, and none with LEARNER_VARIATIONS=0.",
+    )
     llm_model: str = Field("gpt-4o-mini", description="Model that writes variations.")
     judge_model: str | None = Field(None, description="Model that judges them blind; the same one by default.")
     llm_base_url: str | None = Field(None, description="OpenAI-compatible endpoint; OPENAI_BASE_URL by default.")
@@ -56,9 +72,19 @@ class LearnerSettings(BaseSettings):
     backbone: str = Field("minilm", description="`minilm`, a hub id, or a folder with an encoder and its tokenizer.")
     max_tokens: int = Field(256, ge=16, le=512, description="Tokens of one window, in training and in serving.")
     fine_tune_epochs: int | None = Field(
-        None, ge=0, description="Epochs of fine-tuning after the head; 0 for minilm and 3 for others by default."
+        None, ge=0, description="Epochs of fine-tuning after the head; 3 or none, as cross-validation says, by default."
     )
-    variation_weight: Probability = Field(0.3, description="Weight of a variation in training; a person's label has 1.")
+    tournament_s: float = Field(
+        300.0,
+        ge=0,
+        description="Time that cross-validating fine-tuning may take, reckoned for two cores; where it is too little for "
+        "one split nothing is compared, and minilm stays as it is while other backbones are fine-tuned.",
+    )
+    variation_weight: Probability | None = Field(
+        None,
+        description="Weight of a variation in training, where a person's label has 1; of 0, 0.1, 0.3 and 1 what "
+        "cross-validation says by default.",
+    )
     recall_floor: Probability = Field(
         0.95, description="Share of each harmful category's dev rows that thresholds must keep from being cleared."
     )

@@ -27,16 +27,17 @@ from guard.taxonomy import CATEGORIES, Category
 from learner.cluster import Rows
 from learner.dataset import Example, examples_of
 from learner.embed import Embedded
+from learner.head import Floats, balanced_weights, regression
+from learner.network import Network
 from learner.progress import Progress, silent
 from learner.report import Indices, confusion
 from learner.selection import STRATEGIES, Random, select, strategy
 from learner.settings import LearnerSettings
-from learner.train import Floats, Network, balanced_weights, regression
 
 RESULTS: Final = "results.jsonl"
 BASELINE: Final = str(Random())
 _TEST_SHARE: Final = 3  # a third of the groups is the test part
-_STRENGTH: Final = 0.1  # C of the head in every round: the one `train` takes where there is nothing to choose it by
+_STRENGTH: Final = 1.0  # C of the head in every round: the one `Recipe` has where there is nothing to choose it by
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 """
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -12,11 +12,36 @@ import numpy as np
 import numpy.typing as npt
 
 from learner.cluster import Rows, Vectors, cluster_count, partition, unit
+from learner.draws import Floats, Room, thin
 
-_ANCHORS: Final = 64  # centres compared at once: 25 MB of cosines for a pool of 100,000
+_BLOCK: Final = 16_384  # vectors compared at once, 25 MB of them as float32,
+_SPAN: Final = 512  # with so many others: 34 MB of cosines
 
 Take = Callable[[int], bool]
 """Takes a row of the pool into the batch; False when its users have their share already. A refusal stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Near-duplicates side by side: a million groups are two arrays.
+
+    Args:
+        members: Rows of the pool, group after group; the first row of each stands for it.
+        starts: `(n + 1,)` where each group begins, and the end.
+    """
+
+    members: Rows
+    starts: Rows
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, group: int) -> Rows:
+        return self.members[self.starts[group] : self.starts[group + 1]]
+
+    def sizes(self) -> Rows:
+        """Return `(n,)` how many rows each has."""
+        return np.diff(self.starts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +49,21 @@ class Candidates:
     """The pool with near-duplicates standing as one, each group by its most uncertain member.
 
     Args:
-        groups: `n` groups of rows of the pool; the first row of each stands for it.
-        vectors: `(n, d)` float32 of length 1.
+        groups: `n` groups of rows of the pool.
+        users: Who sent each row of the pool.
+        vectors: `(n, d)` float32 or float16 of length 1.
         probabilities: `(n, 6)` float32.
         uncertainty: `(n,)` in [0, 1], entropy / ln 6.
-        capped: Whether some user has more messages in the pool than a batch takes.
+        room: How many more messages of a user the batch takes.
         seed: Of everything random.
     """
 
-    groups: list[Rows]
+    groups: Groups
+    users: Sequence[tuple[str, ...]]
     vectors: Vectors
     probabilities: npt.NDArray[np.float32]
     uncertainty: npt.NDArray[np.float32]
-    capped: bool
+    room: Room
     seed: int
 
     def __len__(self) -> int:
@@ -44,7 +71,7 @@ class Candidates:
 
     def row(self, candidate: int) -> int:
         """Return the row of the pool that stands for a candidate."""
-        return int(self.groups[candidate][0])
+        return int(self.groups.members[self.groups.starts[candidate]])
 
     def by_uncertainty(self) -> Rows:
         """Return all candidates, the most uncertain first, ties in their order."""
@@ -69,6 +96,56 @@ class Strategy(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Stand:
+    """For each group one member drawn, whose users are not above their caps: what every draw begins with.
+
+    Args:
+        rows: `(n,)` rows of the pool, one of each group, any of its members alike.
+        probabilities: `(n,)` with which this row stands here; 0 where the caps left it out.
+    """
+
+    rows: Rows
+    probabilities: Floats
+
+    @classmethod
+    def draw(
+        cls,
+        groups: Groups,
+        users: Sequence[tuple[str, ...]],
+        weights: Floats,
+        room: Room,
+        generator: np.random.Generator,
+    ) -> "Stand":
+        """Draw a member of each group, then thin users out, by weight.
+
+        Args:
+            groups: `n` groups of rows of the pool.
+            users: Who sent each row of the pool.
+            weights: `(n,)`, positive.
+            room: Of each user.
+            generator: Of everything random.
+        """
+        sizes = groups.sizes()
+        rows = groups.members[groups.starts[:-1] + generator.integers(sizes)]
+        return cls(rows, thin([users[row] for row in rows], weights, room, generator) / sizes)
+
+    def open(self) -> Rows:
+        """Return the groups that are still to be drawn from."""
+        return np.flatnonzero(self.probabilities > 0)
+
+
+def uniform(stand: Stand, size: int, take: Take, generator: np.random.Generator) -> list[Choice]:
+    """Take up to `size` of what stands, all alike, each with its probability."""
+    left = generator.permutation(stand.open())
+    rate = min(1.0, size / max(len(left), 1))
+    return [
+        Choice(int(group), int(stand.rows[group]), inclusion_probability=float(stand.probabilities[group]) * rate)
+        for group in left[:size]
+        if take(int(stand.rows[group]))  # never refused: the caps have had their say
+    ]
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """The N/m most uncertain messages of every cluster (Hassan, Sicilia and Alikhani, Algorithm 1).
 
@@ -88,9 +165,8 @@ class Cluster:
         """Take turns over the clusters."""
         wanted = self.clusters or cluster_count(len(candidates), size)
         labels = partition(candidates.vectors, min(wanted, len(candidates)), seed=candidates.seed)
-        queues: list[list[int]] = [[] for _ in range(int(labels.max()) + 1)]
-        for candidate in candidates.by_uncertainty():
-            queues[labels[candidate]].append(int(candidate))
+        order = candidates.by_uncertainty()
+        queues = [order[labels[order] == cluster] for cluster in range(int(labels.max()) + 1)]
         asked = [0] * len(queues)
 
         def offer(cluster: int) -> tuple[float, int]:
@@ -104,7 +180,7 @@ class Cluster:
             heapq.heapify(turn)
             while turn and len(chosen) < size:
                 _, cluster = heapq.heappop(turn)
-                candidate = queues[cluster][asked[cluster]]
+                candidate = int(queues[cluster][asked[cluster]])
                 asked[cluster] += 1
                 if take(row := candidates.row(candidate)):
                     score = {"cluster": cluster, "cluster_size": len(queues[cluster]), "rank": asked[cluster]}
@@ -116,24 +192,21 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Random:
-    """A uniform draw without replacement: of the groups, then of a member of each."""
+    """A uniform draw without replacement: of the groups, then of a member of each, at most a user's cap of messages."""
 
     def __str__(self) -> str:
         return "random"
 
     def choose(self, candidates: Candidates, size: int, take: Take) -> list[Choice]:
-        """Take candidates in a random order; their probability is known unless the caps bend it."""
+        """Take candidates in a random order, with their probability; what caps left out fills up, without one."""
         generator = np.random.default_rng(candidates.seed)
-        rate = min(1.0, size / len(candidates))
-        chosen: list[Choice] = []
-        for candidate in generator.permutation(len(candidates)):
+        stand = Stand.draw(candidates.groups, candidates.users, np.ones(len(candidates)), candidates.room, generator)
+        chosen = uniform(stand, size, take, generator)
+        for candidate in generator.permutation(np.flatnonzero(stand.probabilities == 0)):
             if len(chosen) == size:
                 break
-            group = candidates.groups[candidate]
-            row = int(generator.choice(group))
-            if take(row):
-                known = None if candidates.capped else rate / len(group)
-                chosen.append(Choice(int(candidate), row, inclusion_probability=known))
+            if take(row := int(stand.rows[candidate])):
+                chosen.append(Choice(int(candidate), row))
         return chosen
 
 
@@ -172,9 +245,8 @@ class Coreset:
         """Take the candidate furthest from every centre, make it a centre, and so on."""
         vectors = candidates.vectors
         distances = np.full(len(candidates), np.inf, dtype=np.float32)
-        anchors = self.anchors if self.anchors is not None else vectors[:0]
-        for start in range(0, len(anchors), _ANCHORS):
-            distances = np.minimum(distances, _distances(vectors, unit(anchors[start : start + _ANCHORS])))
+        if self.anchors is not None and len(self.anchors):
+            distances = _distances(vectors, unit(self.anchors))
         draw = np.random.default_rng(candidates.seed).permutation(len(candidates))
         asked = np.zeros(len(candidates), dtype=bool)
         chosen: list[Choice] = []
@@ -189,6 +261,18 @@ class Coreset:
         return chosen
 
 
+def nearness(vectors: Vectors, others: Vectors) -> npt.NDArray[np.float32]:
+    """Return each vector's cosine with the nearest of the others, all of length 1, block by block in float32."""
+    nearest = np.full(len(vectors), -np.inf, dtype=np.float32)
+    for start in range(0, len(vectors), _BLOCK):
+        block = vectors[start : start + _BLOCK].astype(np.float32, copy=False)
+        mine = nearest[start : start + _BLOCK]
+        for first in range(0, len(others), _SPAN):
+            span = others[first : first + _SPAN].astype(np.float32, copy=False)
+            np.maximum(mine, (block @ span.T).max(axis=1), out=mine)
+    return nearest
+
+
 def _distances(vectors: Vectors, centres: Vectors) -> npt.NDArray[np.float32]:
     """Return the Euclidean distance of each vector to its nearest centre, all of length 1."""
-    return np.asarray(np.sqrt(np.maximum(2 - 2 * (vectors @ centres.T).max(axis=1), 0)), dtype=np.float32)
+    return np.asarray(np.sqrt(np.maximum(2 - 2 * nearness(vectors, centres), 0)), dtype=np.float32)

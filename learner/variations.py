@@ -1,39 +1,38 @@
 """LLM variations of what people labelled (Algorithm 1's distillation step): labelled picks in, verified variations stored.
 
-Takes its seeds from the store, asks through `llm` in the words of `prompts`, lets `verify` decide, and stores what
-stands, one seed a transaction. What fails leaves people's labels as they are.
+Takes its seeds from the store, asks through `dialogue` in the words of `prompts`, lets `verify` decide, and stores what
+stands, one seed a transaction. What fails leaves people's labels as they are. `contrast` has what is left of the stage.
 """
 
 import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import structlog
 
 from guard.errors import BadConfiguration, Conflict
 from guard.store import Store
 from guard.store.rows import Cycle
 from guard.store.variations import Seed
-from guard.taxonomy import CATEGORIES
+from guard.taxonomy import CATEGORIES, Category
 from guard.text import normalise
+from learner.contrast import Contrasts, Opinion
+from learner.dialogue import Dialogue
 from learner.llm import LLM, Pause, Spending, connect
-from learner.prompts import TEMPLATE, judge_prompt, read_variations, read_verdicts, variation_prompt
+from learner.prompts import TEMPLATE, variation_prompt
+from learner.rates import Offer, accept_rates, quotas
 from learner.settings import LearnerSettings
-from learner.verify import Fate, Novelty, objection, refuses, settle
+from learner.verify import Fate, Novelty, objection, settle
 
-Opinion = Callable[[Sequence[str]], npt.NDArray[np.float32]]
+if TYPE_CHECKING:  # scikit-learn waits until a stage needs it
+    from learner.dataset import Example
 
 _SECTIONS: Final = ("llm", "variations")  # of a cycle's figures: where the store keeps the tally and the fates
 _CONCURRENT_SEEDS: Final = 4
-_WRITER_TEMPERATURE: Final = 1.0
-_JUDGE_TEMPERATURE: Final = 0.0
-_MODEL_CHARS: Final = 64  # the width of the column that names the LLM
 
 _log = structlog.get_logger(__name__)
 
@@ -46,23 +45,30 @@ async def vary(
     settings: LearnerSettings,
     opinion: Opinion | None = None,
     corpus_texts: Collection[str] = (),
+    counts: Mapping[Category, int] | None = None,
+    dev: "Sequence[Example]" = (),
     pause: Pause = asyncio.sleep,
 ) -> dict[str, Any]:
-    """Have every labelled pick of a cycle varied once, and return the cycle's figures.
+    """Have every labelled pick of a cycle varied once, contrasts proposed, and return the cycle's figures.
 
-    A seed takes one call for k variations and one for the judge. Whatever the LLM does, the stage ends by its deadline
-    and within its spending caps, which hold for the cycle over restarts; seeds that were varied before are not touched.
+    A seed takes one call for k variations and one for the judge, a contrast likewise. Whatever the LLM does, the stage
+    ends by its deadline and within its spending caps, which hold for the cycle over restarts; seeds that were varied
+    before are not touched.
 
     Args:
         fence: The learner's, so that one that lost its lease stores nothing.
-        opinion: The champion's `(n, 6)` probabilities of n texts; counted, never decisive.
+        opinion: The champion's `(n, 6)` probabilities of n texts; counted, never decisive. Without it no contrasts.
         corpus_texts: Texts that no variation may repeat: the seed corpus with its dev, gate and must-pass texts.
+        counts: Rows by category that people labelled: of a seed in a full one fewer variations are asked for, see
+            `rates.quotas`.
+        dev: What the champion's confusions are measured on; without rows no contrasts.
         pause: Waits before a retry; injected in tests.
 
     Returns:
-        `seeds`, `calls`, `tokens`, a count for each `Fate` that occurred, `agree` and `disagree` (accepted variations
-        on which the champion is of the label's opinion, or not), `llm`, `judge`, `template` and `ended_early` (a reason
-        or None). `skipped` gives the reason when no variation came of the stage.
+        `seeds`, `full` (seeds of categories that want no variations), `calls`, `tokens`, a count for each `Fate` that
+        occurred, `agree` and `disagree` (accepted variations on which the champion is of the label's opinion, or not),
+        `rates` by category (see `rates.accept_rates`), `contrasts` (see `contrast`), `llm`, `judge`, `template` and
+        `ended_early` (a reason or None). `skipped` gives the reason when no variation came of the stage.
 
     Raises:
         Conflict: The lease was lost.
@@ -80,19 +86,38 @@ async def vary(
             settings.llm_max_calls, settings.llm_max_tokens, calls=spent.get("calls", 0), tokens=spent.get("tokens", 0)
         )
         llm = LLM(client, spending=spending, settings=settings, pause=pause, clock=store.clock)
+        dialogue = Dialogue(llm, settings)
         seeds = await store.variations.pending(cycle.id)
         novelty = Novelty([*corpus_texts, *(seed.text for seed in seeds)])
-        await _Stage(store, cycle.id, fence, settings, llm, spending, opinion, novelty).run(seeds)
-    counts = {"seeds": 0, "calls": 0, "tokens": 0, Fate.ACCEPTED: 0, **await _counts(store, cycle.id)}
-    incomplete = counts.keys() & {Fate.FAILED, Fate.UNJUDGED} or await store.variations.pending(cycle.id)
+        k = quotas(settings.variations, counts or {})
+        await _Stage(store, cycle.id, fence, settings.seed, k, dialogue, spending, opinion, novelty).run(seeds)
+        contrasts = None
+        if settings.contrast_pairs and opinion is not None and dev:
+            stage = Contrasts(
+                store,
+                cycle.id,
+                fence,
+                limit=settings.contrast_pairs,
+                seed=settings.seed,
+                dialogue=dialogue,
+                spending=spending,
+                opinion=opinion,
+                dev=dev,
+                corpus_texts=corpus_texts,
+            )
+            contrasts = await stage.run()
+    found = {"seeds": 0, "calls": 0, "tokens": 0, Fate.ACCEPTED: 0, **await _counts(store, cycle.id)}
+    incomplete = found.keys() & {Fate.FAILED, Fate.UNJUDGED} or await store.variations.pending(cycle.id)
     figures: dict[str, Any] = {
-        **counts,
+        **found,
+        "rates": accept_rates(await _section(store, cycle.id, "offers")),
+        **({} if contrasts is None else {"contrasts": contrasts}),
         "llm": settings.llm_model,
         "judge": settings.judge_model or settings.llm_model,
         "template": TEMPLATE,
         "ended_early": llm.ended if incomplete else None,
     }
-    if figures["ended_early"] and not counts[Fate.ACCEPTED]:
+    if figures["ended_early"] and not found[Fate.ACCEPTED]:
         figures["skipped"] = figures["ended_early"]
     _log.info("variations_ended", cycle=cycle.id, **figures)
     return figures
@@ -100,9 +125,12 @@ async def vary(
 
 async def _counts(store: Store, cycle_id: int) -> dict[str, int]:
     """Return what was counted in this cycle so far, by this learner or one that was killed."""
+    return {name: n for section in _SECTIONS for name, n in (await _section(store, cycle_id, section)).items()}
+
+
+async def _section(store: Store, cycle_id: int, section: str) -> dict[str, int]:
     cycle = await store.cycles.get(cycle_id)
-    figures = cycle.figures if cycle is not None else {}
-    return {name: number for section in _SECTIONS for name, number in figures.get(section, {}).items()}
+    return dict(cycle.figures.get(section, {})) if cycle is not None else {}
 
 
 @dataclass(slots=True)
@@ -112,8 +140,9 @@ class _Stage:
     store: Store
     cycle_id: int
     fence: int
-    settings: LearnerSettings
-    llm: LLM
+    seed: int
+    k: Mapping[Category, int]
+    dialogue: Dialogue
     spending: Spending
     opinion: Opinion | None
     novelty: Novelty
@@ -130,7 +159,7 @@ class _Stage:
             raise several.exceptions[0] from None
 
     async def _work(self, waiting: Iterator[Seed]) -> None:
-        while self.llm.ended is None and (seed := next(waiting, None)) is not None:
+        while self.dialogue.ended is None and (seed := next(waiting, None)) is not None:
             if await self._pends(seed):  # it may have been erased since: then it must not leave the house
                 await self._vary(seed)
 
@@ -139,44 +168,42 @@ class _Stage:
 
     async def _vary(self, seed: Seed) -> None:
         fates: Counter[str] = Counter()
-        accepted = await self._judged(seed, await self._candidates(seed, fates), fates)
-        tally = {"seeds": 1, **await self._opinions(seed, accepted), **self.spending.report()}
+        tally: Counter[str] = Counter(seeds=1)
+        accepted: list[str] = []
+        offers = {}
+        if k := self.k[seed.category]:
+            candidates, offered = await self._candidates(seed, k, fates)
+            accepted = await self._judged(seed, candidates, fates)
+            offers = {Offer(seed.category, len(accepted), offered - fates[Fate.UNJUDGED]).name: 1}
+            tally += Counter(await self._opinions(seed, accepted))
+        else:
+            tally["full"] = 1
         try:
             await self.store.variations.record(
                 self.cycle_id,
                 seed,
                 accepted,
                 fence=self.fence,
-                llm=self.settings.llm_model[:_MODEL_CHARS],
+                llm=self.dialogue.writer,
                 template=TEMPLATE,
                 fates=dict(+fates),
-                tally=tally,
+                tally={**tally, **self.spending.report()},
+                offers=offers,
             )
         except Conflict:
             if await self._pends(seed):  # then not the seed has gone, but the lease
                 raise
 
-    async def _candidates(self, seed: Seed, fates: Counter[str]) -> list[str]:
-        """Ask for variations of a seed; return those whose form and novelty allow them, count the others."""
-        k = self.settings.variations
+    async def _candidates(self, seed: Seed, k: int, fates: Counter[str]) -> tuple[list[str], int]:
+        """Ask for k variations of a seed; return those whose form and novelty allow them, and how many were offered."""
         text = normalise(seed.text)
         nonce = secrets.token_hex(8)
         prompt = variation_prompt(text, seed.category, k=k, nonce=nonce, rng=self._rng(seed))
-        answer = await self.llm.ask(prompt, model=self.settings.llm_model, temperature=_WRITER_TEMPERATURE)
-        if answer is None or answer.refused:
-            fates[Fate.FAILED if answer is None else Fate.REFUSED] += 1
-            return []
-        raws, malformed = read_variations(answer.content)
-        if not raws and refuses(answer.content):
-            fates[Fate.REFUSED] += 1
-            return []
-        fates[Fate.MALFORMED] += max(malformed, int(not raws))
-        fates[Fate.SURPLUS] += max(0, len(raws) - k)
-        named = [(raw, normalise(raw)) for raw in raws[:k]]
-        known = await self.store.variations.known([candidate for _, candidate in named])
+        offered = [(raw, normalise(raw)) for raw in await self.dialogue.texts(prompt, most=k, fates=fates)]
+        known = await self.store.variations.known([candidate for _, candidate in offered])
         siblings = Novelty([text])
         candidates = []
-        for raw, candidate in named:
+        for raw, candidate in offered:
             fate = objection(raw, candidate, seed=text, nonce=nonce)
             if fate is None and (candidate in known or siblings.knows(candidate) or self.novelty.knows(candidate)):
                 fate = Fate.DUPLICATE
@@ -185,24 +212,13 @@ class _Stage:
                 candidates.append(candidate)
             else:
                 fates[fate] += 1
-        return candidates
+        return candidates, len(offered)
 
     async def _judged(self, seed: Seed, candidates: Sequence[str], fates: Counter[str]) -> list[str]:
         """Ask the blind judge; return the candidates it puts where the reviewer put the seed, count all."""
-        if not candidates:
-            return []
-        options = list(CATEGORIES)
-        self._rng(seed).shuffle(options)
-        answer = await self.llm.ask(
-            judge_prompt(candidates, options, nonce=secrets.token_hex(8)),
-            model=self.settings.judge_model or self.settings.llm_model,
-            temperature=_JUDGE_TEMPERATURE,
-        )
-        content = "" if answer is None or answer.refused else answer.content
         accepted = []
-        for candidate, verdict in zip(
-            candidates, read_verdicts(content, count=len(candidates), options=options), strict=True
-        ):
+        verdicts = await self.dialogue.verdicts(candidates, rng=self._rng(seed))
+        for candidate, verdict in zip(candidates, verdicts, strict=True):
             fate = settle(verdict, label=seed.category)
             if fate is Fate.ACCEPTED and self.novelty.knows(candidate):  # another seed was given it meanwhile
                 fate = Fate.DUPLICATE
@@ -223,4 +239,4 @@ class _Stage:
 
     def _rng(self, seed: Seed) -> random.Random:
         """Return the seed's own source of chance, the same after a restart and in any order."""
-        return random.Random(f"{self.settings.seed}:{self.cycle_id}:{seed.pick_id}")  # noqa: S311 - styles and letters
+        return random.Random(f"{self.seed}:{self.cycle_id}:{seed.pick_id}")  # noqa: S311 - styles and letters

@@ -20,12 +20,13 @@ class Fate(StrEnum):
     ACCEPTED = "accepted"
     FAILED = "failed"  # the call gave no answer
     REFUSED = "refused"  # the LLM would not
-    MALFORMED = "malformed"  # no list, or an item that is no string or was cut off
+    MALFORMED = "malformed"  # no list or an empty one, or an item that is no string or was cut off
     SURPLUS = "surplus"  # more than was asked for
     SHAPE = "shape"  # empty, too short or long, several lines, markup
     LANGUAGE = "language"  # not the seed's
     CONTACT = "contact"  # a link, an address or a telephone number
     ECHO = "echo"  # repeats the prompt, a label or instructions to a model
+    DISTANT = "distant"  # an edit that is a new text rather than its seed with a change
     DUPLICATE = "duplicate"  # of the seed, a sibling, or a text known already
     UNJUDGED = "unjudged"  # the judge gave no usable verdict
     MISLABELLED = "mislabelled"  # the judge sees another category
@@ -41,6 +42,8 @@ _ECHO_WORDS: Final = 7  # words in a row that only a copy of the prompt shares w
 # Shared character trigrams of all, from which two texts count as one: of 6,000 pairs of a seed and its variations that
 # the paper published, one shares as many.
 _SAME: Final = 0.7
+# ... and what an edit shares with its seed at the least: edits made by hand share .26 to .67, variations .04 to .1.
+_NEAR: Final = 0.25
 
 _WORD: Final = re.compile(r"\w+")
 _LABEL: Final = "|".join(re.escape(c).replace("\\-", r"[\s_-]?") for c in CATEGORIES)
@@ -108,6 +111,29 @@ def settle(category: Category | None, *, label: Category) -> Fate:
     if category is None:
         return Fate.UNJUDGED
     return Fate.ACCEPTED if category is label else Fate.MISLABELLED
+
+
+def resemblance(text: str, other: str) -> float:
+    """Return the share of their character trigrams that two texts have in common, in [0, 1]: 1 for the same words."""
+    ours, theirs = _trigrams(_canonical(text)), _trigrams(_canonical(other))
+    return len(ours & theirs) / len(ours | theirs)
+
+
+def edit_objection(raw: str, text: str, *, seed: str, nonce: str) -> Fate | None:
+    """Return why a candidate cannot be its seed with a small change, judged by its form alone; None when it can.
+
+    Args:
+        raw: The candidate as it came.
+        text: The candidate normalised.
+        seed: The seed, normalised.
+        nonce: What marked the quotation in the prompt.
+    """
+    fate = objection(raw, text, seed=seed, nonce=nonce)
+    if fate is None and _canonical(text) == _canonical(seed):
+        fate = Fate.DUPLICATE
+    if fate is None and resemblance(text, seed) < _NEAR:
+        fate = Fate.DISTANT
+    return fate
 
 
 class Novelty:

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +46,17 @@ class Work:
         self._progress = progress
 
     async def bootstrap(self) -> str:
-        """Train, export and promote the first model; return its version."""
+        """Train, export and promote the first model, without fine-tuning; return its version."""
         return await asyncio.to_thread(self._bootstrap)
+
+    async def refine(self) -> str | None:
+        """Follow the first model with a better one; return its version, or None when there is nothing to follow."""
+        return await asyncio.to_thread(self._refine)
 
     async def select(self, cycle: Cycle) -> tuple[list[Picked], dict[str, Any]]:
         """Embed the pool under the cycle's champion and choose the batch; return it with its figures."""
         from learner.embed import embed
-        from learner.selection import ANCHORED, select, strategy
+        from learner.selection import ANCHORED, AUDIT, select, strategy
 
         bundle = await asyncio.to_thread(self._bundle, cycle.champion)
         pool = await embed(
@@ -69,9 +74,12 @@ class Work:
             size=cycle.batch_size,
             user_cap=self._settings.user_cap,
             seed=cycle.seed,
+            audits=await self._store.pool.audits(),
+            audit_share=self._settings.audit_share,
         )
+        audits = sum(pick.reason["strategy"] == AUDIT for pick in picks)
         clusters = {pick.reason["cluster"] for pick in picks if "cluster" in pick.reason}
-        return picks, {"pool": len(pool), "picked": len(picks), "clusters": len(clusters)}
+        return picks, {"pool": len(pool), "picked": len(picks), "audits": audits, "clusters": len(clusters)}
 
     async def vary(self, cycle: Cycle, *, fence: int) -> dict[str, Any]:
         """Have the LLM write variations of what was labelled and return the stage's figures."""
@@ -79,6 +87,8 @@ class Work:
 
         bundle = await asyncio.to_thread(self._bundle, cycle.champion)
         corpus = await asyncio.to_thread(self._corpus)
+        counts = await self._store.review.label_counts()
+        labelled = Counter({category: number for category, number in counts.items() if category is not None})
         return await vary(
             self._store,
             cycle,
@@ -86,6 +96,8 @@ class Work:
             settings=self._settings,
             opinion=lambda texts: bundle.score(texts)[0],
             corpus_texts=[e.text for e in (*corpus.train, *corpus.dev, *corpus.gate, *corpus.must_pass)],
+            counts=Counter(e.category for e in corpus.train) + labelled,
+            dev=corpus.dev,
         )
 
     async def train(self, cycle: Cycle) -> str:
@@ -121,7 +133,12 @@ class Work:
     def _bootstrap(self) -> str:
         from learner.bootstrap import bootstrap
 
-        return bootstrap(self._settings, self._exports, self._progress)
+        return bootstrap(self._settings, self._exports, self._progress, quick=True)
+
+    def _refine(self) -> str | None:
+        from learner.bootstrap import refine
+
+        return refine(self._settings, self._exports, self._progress)
 
     def _train(self, cycle_id: int, snapshot: Sequence[LabelledText]) -> str:
         from learner.challenger import build

@@ -1,4 +1,4 @@
-"""`/review/…` as JSON: the next message, a decision, its undoing, and how far the batch is."""
+"""`/review/…` as JSON: the next message, a decision, its undoing, how far the batch is, and contrast pairs."""
 
 from dataclasses import asdict
 from typing import Final
@@ -11,7 +11,16 @@ from litestar.params import JSONBody
 from guard.auth import Caller, requires
 from guard.errors import NotFound
 from guard.problems import described
-from guard.schemas import BatchStatus, Labelled, LabelRequest, NextPick, Undone
+from guard.schemas import (
+    BatchStatus,
+    ContrastDecided,
+    ContrastPair,
+    ContrastRequest,
+    Labelled,
+    LabelRequest,
+    NextPick,
+    Undone,
+)
 from guard.store import Store
 from guard.store.states import Role
 
@@ -78,3 +87,24 @@ class ReviewController(Controller):
         if batch is None:
             raise NotFound("No batch was opened yet: the pool is still filling.")
         return BatchStatus(**asdict(batch), waiting=batch.waiting)
+
+    @get("/contrasts", responses=described(401, 403, 503), summary="Contrast pairs that wait for a verdict")
+    async def contrasts(self, state: State) -> Response[list[ContrastPair]]:
+        """Return up to 50 proposed pairs, oldest first."""
+        store: Store = state.store
+        pairs = [ContrastPair(**asdict(pair)) for pair in await store.contrasts.proposed()]
+        return Response(pairs, headers={"Cache-Control": "no-store"})
+
+    @post(
+        "/contrasts",
+        status_code=200,
+        responses=described(400, 401, 403, 404, 408, 409, 413, 503),
+        summary="Decide about a contrast pair",
+    )
+    async def decide_contrast(
+        self, request: Request[None, None, State], data: JSONBody[ContrastRequest], state: State
+    ) -> ContrastDecided:
+        """Record a verdict. The answer means that it is on disk; the same verdict again gives the same answer."""
+        store: Store = state.store
+        decided = await store.contrasts.confirm(data.contrast_id, verdict=data.verdict, reviewer=_reviewer(request))
+        return ContrastDecided(decided)

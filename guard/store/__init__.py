@@ -3,7 +3,7 @@
     async with open_store(settings) as store:
         await store.pool.add(sightings)
 
-One noun a module: `pool` (messages), `review` (picks and labels), `cycles`, `variations`, `keys`, `lease`.
+One noun a module: `pool` (messages), `review` (picks and labels), `cycles`, `variations`, `contrasts`, `keys`, `lease`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from guard.settings import GuardSettings
+from guard.store.contrasts import Contrasts
 from guard.store.cycles import Cycles
 from guard.store.database import BUSY_TIMEOUT_S, Database
 from guard.store.keyring import Keyring
@@ -48,12 +49,14 @@ class Store:
         self.review = Review(database, keyring, clock, lease_s=review_lease_s)
         self.cycles = Cycles(database, clock)
         self.variations = Variations(database, keyring, clock)
+        self.contrasts = Contrasts(database, keyring, clock)
         self.keys = Keys(database, clock)
         self.leases = Leases(database, clock)
 
     async def rotate(self, keyring: Keyring, *, batch: int = 500) -> int:
         """Seal every text anew under the keyring's active key and return how many there were."""
-        return await self.pool.rotate(keyring, batch=batch) + await self.variations.rotate(keyring, batch=batch)
+        tables = (self.pool, self.variations, self.contrasts)
+        return sum([await table.rotate(keyring, batch=batch) for table in tables])
 
 
 @asynccontextmanager

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from guard.errors import Conflict, NotFound
 from guard.store.database import Database
 from guard.store.lease import LEARNER, check_fence
-from guard.store.pool import move
-from guard.store.rows import Cycle, Message, Pick
+from guard.store.pool import AUDIT, move
+from guard.store.rows import Cycle, Label, Message, Pick
 from guard.store.states import CycleState, MessageState, PickState
 
 
@@ -164,6 +164,18 @@ class Cycles:
                 for fate, number in figures.get("variations", {}).items():
                     fates[fate] = fates.get(fate, 0) + number
         return fates
+
+    async def audits(self) -> list[tuple[int, bool]]:
+        """Return the cycle of each labelled message of the audit stream, and whether the verdict that let it in was right."""
+        labelled = (
+            select(Pick.cycle_id, Message.category, Label.category)
+            .join(Pick, Pick.id == Label.pick_id)
+            .join(Message, Message.id == Pick.message_id)
+            .where(Message.reason == AUDIT, Label.undone_at.is_(None), Label.category.is_not(None))
+            .order_by(Label.id)
+        )
+        async with self._database.read() as session:
+            return [(cycle_id, verdict is label) for cycle_id, verdict, label in await session.execute(labelled)]
 
     async def last_judged(self) -> Cycle | None:
         """Return the latest cycle whose challenger went through the gate."""

@@ -128,6 +128,32 @@ class Pool:
             oldest = select(func.min(Message.first_seen_at)).where(Message.state == MessageState.POOLED)
             return cast("datetime | None", await session.scalar(oldest))
 
+    async def audits(self) -> dict[int, float]:
+        """Return the waiting messages that came by the audit stream, by id with the probability of their being there."""
+        audited = select(Message.id, Message.inclusion_probability).where(
+            Message.state == MessageState.POOLED, Message.reason == AUDIT
+        )
+        async with self._database.read() as session:
+            return {message_id: probability for message_id, probability in await session.execute(audited)}
+
+    async def verdicts(
+        self, *, until: datetime | None = None, after: datetime | None = None, limit: int
+    ) -> list[tuple[Category, float]]:
+        """Return category and uncertainty of the messages that came last, picked ones too, newest first.
+
+        Args:
+            until: Those first seen then or before.
+            after: Those first seen later.
+            limit: How many.
+        """
+        query = select(Message.category, Message.uncertainty).order_by(Message.id.desc()).limit(limit)
+        if until is not None:
+            query = query.where(Message.first_seen_at <= until)
+        if after is not None:  # nothing is seen last before it is seen first, and the index is on the last time
+            query = query.where(Message.first_seen_at > after, Message.last_seen_at > after)
+        async with self._database.read() as session:
+            return [(category, uncertainty) for category, uncertainty in await session.execute(query)]
+
     async def texts(self, *, batch: int = 1000) -> AsyncIterator[list[PooledText]]:
         """Yield the waiting messages, opened, in batches by id."""
         last = 0

@@ -8,7 +8,7 @@ from advanced_alchemy.types import BigIntIdentity, DateTimeUTC
 from sqlalchemy import JSON, Enum, ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from guard.store.states import CycleState, MessageState, PickState, Role
+from guard.store.states import ContrastState, CycleState, MessageState, PickState, Role
 from guard.taxonomy import Category
 
 
@@ -41,6 +41,7 @@ class Row(DeclarativeBase):
         dict[str, Any]: JSON,
         list[Any]: JSON,
         Category: _enum(Category, 32),
+        ContrastState: _enum(ContrastState, 16),
         CycleState: _enum(CycleState, 16),
         MessageState: _enum(MessageState, 16),
         PickState: _enum(PickState, 16),
@@ -130,6 +131,7 @@ class Pick(Row):
     leased_by: Mapped[str | None] = mapped_column(String(64))
     leased_until: Mapped[datetime | None]
     varied_at: Mapped[datetime | None]
+    contrasted_at: Mapped[datetime | None]
 
 
 class Label(Row):
@@ -165,8 +167,34 @@ class Variation(Row):
     created_at: Mapped[datetime]
 
 
+class Contrast(Row):
+    """An LLM's edit of a labelled message that should have `category` instead of the label; `opinion` is the champion's."""
+
+    __tablename__ = "contrast"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    pick_id: Mapped[int] = mapped_column(ForeignKey("pick.id", ondelete="CASCADE"), index=True)
+    message_id: Mapped[int] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"), index=True)
+    cycle_id: Mapped[int] = mapped_column(ForeignKey("cycle.id", ondelete="CASCADE"), index=True)
+    fingerprint: Mapped[bytes] = mapped_column(unique=True)
+    ciphertext: Mapped[bytes]
+    key_id: Mapped[str] = mapped_column(String(16), index=True)
+    seed_category: Mapped[Category]
+    category: Mapped[Category]
+    opinion: Mapped[Category]
+    state: Mapped[ContrastState] = mapped_column(index=True)
+    llm: Mapped[str] = mapped_column(String(64))
+    template: Mapped[str] = mapped_column(String(32))
+    created_at: Mapped[datetime]
+    reviewer: Mapped[str | None] = mapped_column(String(64))
+    decided_at: Mapped[datetime | None]
+
+
 class SnapshotItem(Row):
-    """One training row of a cycle's frozen data set; its group is its message, `variation_id` None means the message itself."""
+    """One training row of a cycle's frozen data set: a variation, a confirmed contrast, or else the message itself.
+
+    Its group is its message.
+    """
 
     __tablename__ = "snapshot_item"
 
@@ -174,6 +202,7 @@ class SnapshotItem(Row):
     cycle_id: Mapped[int] = mapped_column(ForeignKey("cycle.id", ondelete="CASCADE"), index=True)
     message_id: Mapped[int] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"), index=True)
     variation_id: Mapped[int | None] = mapped_column(ForeignKey("variation.id", ondelete="CASCADE"), index=True)
+    contrast_id: Mapped[int | None] = mapped_column(ForeignKey("contrast.id", ondelete="CASCADE"), index=True)
     category: Mapped[Category]
 
 

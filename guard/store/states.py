@@ -21,6 +21,23 @@ class PickState(StrEnum):
     RETURNED = "returned"
 
 
+class ContrastState(StrEnum):
+    """What people have said of a contrast pair; only what they confirmed is trained on."""
+
+    PROPOSED = "proposed"
+    CONFIRMED = "confirmed"
+    REJECTED = "rejected"
+    UNCLEAR = "unclear"
+
+
+class ContrastVerdict(StrEnum):
+    """What a person says of a contrast pair: the edit flips the label as it should, the seed's label holds, or neither."""
+
+    FLIPS = "flips"
+    HOLDS = "holds"
+    UNCLEAR = "unclear"
+
+
 class CycleState(StrEnum):
     """The stages of a cycle and its three ends."""
 

@@ -1,4 +1,4 @@
-"""Accepted variations of labelled messages, and the frozen data sets made of both."""
+"""Accepted variations of labelled messages, and the frozen data sets made of both and of confirmed contrasts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from guard.store.database import Database
 from guard.store.keyring import Keyring
 from guard.store.lease import LEARNER, check_fence
 from guard.store.pool import open_text
-from guard.store.rows import Cycle, Label, Message, Pick, SnapshotItem, Variation
-from guard.store.states import PickState
+from guard.store.rows import Contrast, Cycle, Label, Message, Pick, SnapshotItem, Variation
+from guard.store.states import ContrastState, PickState
 from guard.taxonomy import Category
 
 
@@ -29,7 +29,7 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
-    """A training row: `message_id` is its group, `variation` tells an LLM's text from a user's."""
+    """A training row: `message_id` is its group, `variation` tells an LLM's label from a person's."""
 
     message_id: int
     text: str
@@ -66,11 +66,11 @@ class Variations:
             ]
 
     async def known(self, texts: Sequence[str]) -> set[str]:
-        """Return those of the normalised texts that the store holds already, as a message or a variation."""
+        """Return those of the normalised texts that the store holds already: messages, variations, contrasts."""
         by_fingerprint = {self._keyring.fingerprint(text): text for text in texts}
         async with self._database.read() as session:
             found: set[bytes] = set()
-            for row in (Message, Variation):
+            for row in (Message, Variation, Contrast):
                 query = select(row.fingerprint).where(row.fingerprint.in_(by_fingerprint))
                 found.update((await session.scalars(query)).all())
         return {by_fingerprint[fingerprint] for fingerprint in found}
@@ -86,12 +86,14 @@ class Variations:
         template: str,
         fates: dict[str, int],
         tally: dict[str, int] | None = None,
+        offers: dict[str, int] | None = None,
     ) -> int:
         """Store a seed's accepted variations and count all fates, in one transaction: a seed is varied once.
 
         Args:
             fates: Counts by fate, added to the cycle's figures under `variations`.
             tally: What else is counted (calls, tokens), added under `llm`.
+            offers: Seeds by how many of their variations stood, added under `offers`.
 
         Returns:
             How many were stored; those that another seed brought meanwhile are there already.
@@ -124,6 +126,7 @@ class Variations:
             )
             await add_figures(session, cycle_id, "variations", fates)
             await add_figures(session, cycle_id, "llm", tally or {})
+            await add_figures(session, cycle_id, "offers", offers or {})
             return len(texts) - len(known)
 
     async def count(self) -> int:
@@ -132,9 +135,9 @@ class Variations:
             return int(await session.scalar(select(func.count()).select_from(Variation)) or 0)
 
     async def freeze(self, cycle_id: int, *, fence: int) -> int:
-        """Freeze a cycle's data set, every labelled message with its variations, and return its size; once a cycle.
+        """Freeze a cycle's data set, every labelled message with its variations and confirmed contrasts; return its size.
 
-        What was erased since it was frozen no longer counts.
+        It is frozen once. What was erased since no longer counts.
         """
         async with self._database.write() as session:
             await check_fence(session, LEARNER, fence)
@@ -159,6 +162,15 @@ class Variations:
                 for message_id, variation_id, category in varied
                 if latest.get(message_id) is category  # one written for a label that no longer stands says nothing
             ]
+            confirmed = await session.execute(
+                select(Contrast.message_id, Contrast.id, Contrast.category)
+                .where(Contrast.state == ContrastState.CONFIRMED)
+                .order_by(Contrast.id)
+            )
+            items += [
+                SnapshotItem(cycle_id=cycle_id, message_id=message_id, contrast_id=contrast_id, category=category)
+                for message_id, contrast_id, category in confirmed
+            ]
             session.add_all(items)
             return len(items)
 
@@ -166,20 +178,21 @@ class Variations:
         """Return a cycle's frozen data set, opened, in the order it was frozen."""
         async with self._database.read() as session:
             rows = await session.execute(
-                select(SnapshotItem, Message, Variation)
+                select(SnapshotItem, Message, Variation, Contrast)
                 .join(Message, Message.id == SnapshotItem.message_id)
                 .outerjoin(Variation, Variation.id == SnapshotItem.variation_id)
+                .outerjoin(Contrast, Contrast.id == SnapshotItem.contrast_id)
                 .where(SnapshotItem.cycle_id == cycle_id)
                 .order_by(SnapshotItem.id)
             )
             return [
                 LabelledText(
                     message_id=item.message_id,
-                    text=open_text(self._keyring, message) if variation is None else self._open(variation),
+                    text=open_sealed(self._keyring, variation or contrast or message),
                     category=item.category,
                     variation=variation is not None,
                 )
-                for item, message, variation in rows
+                for item, message, variation, contrast in rows
             ]
 
     async def rotate(self, keyring: Keyring, *, batch: int) -> int:
@@ -191,12 +204,13 @@ class Variations:
                     await session.scalars(select(Variation).where(Variation.key_id != keyring.active_id).limit(batch))
                 ).all()
                 for row in rows:
-                    text = keyring.open(row.ciphertext, key_id=row.key_id, owner=row.fingerprint)
-                    row.ciphertext = keyring.seal(text, owner=row.fingerprint)
+                    row.ciphertext = keyring.seal(open_sealed(keyring, row), owner=row.fingerprint)
                     row.key_id = keyring.active_id
             if not rows:
                 return count
             count += len(rows)
 
-    def _open(self, variation: Variation) -> str:
-        return self._keyring.open(variation.ciphertext, key_id=variation.key_id, owner=variation.fingerprint)
+
+def open_sealed(keyring: Keyring, row: Message | Variation | Contrast) -> str:
+    """Return the text of a row."""
+    return keyring.open(row.ciphertext, key_id=row.key_id, owner=row.fingerprint)

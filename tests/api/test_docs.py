@@ -21,6 +21,8 @@ OPERATIONS = {
     ("/review/labels", "post"): {201},
     ("/review/undo", "post"): {200},
     ("/review/batch", "get"): {200},
+    ("/review/contrasts", "get"): {200},
+    ("/review/contrasts", "post"): {200},
 }
 PROBLEMS = {
     ("/classify", "post"): {400, 401, 403, 408, 413, 503},
@@ -28,6 +30,8 @@ PROBLEMS = {
     ("/review/labels", "post"): {400, 401, 403, 404, 408, 409, 413, 503},
     ("/review/undo", "post"): {401, 403, 404, 409, 503},
     ("/review/batch", "get"): {401, 403, 404, 503},
+    ("/review/contrasts", "get"): {401, 403, 503},
+    ("/review/contrasts", "post"): {400, 401, 403, 404, 408, 409, 413, 503},
 }
 
 

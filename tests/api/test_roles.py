@@ -25,6 +25,8 @@ MAY: dict[tuple[str, str], set[str]] = {
     ("POST", "/review/labels"): {Role.REVIEWER, Role.ADMIN},
     ("POST", "/review/undo"): {Role.REVIEWER, Role.ADMIN},
     ("GET", "/review/batch"): {Role.REVIEWER, Role.ADMIN},
+    ("GET", "/review/contrasts"): {Role.REVIEWER, Role.ADMIN},
+    ("POST", "/review/contrasts"): {Role.REVIEWER, Role.ADMIN},
     ("GET", "/healthz"): EVERYONE,
     ("GET", "/readyz"): EVERYONE,
     ("GET", "/metrics"): EVERYONE,

@@ -15,7 +15,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGuard]:
     """The shipped first model, served; that the corpus gives one whose must-pass messages all pass is part of it."""
     folder = tmp_path_factory.mktemp("first")
     guard = ServedGuard(folder)
-    bootstrap = [sys.executable, "-m", "learner.cli", "bootstrap"]
+    bootstrap = [sys.executable, "-m", "learner.cli", "bootstrap", "--quick"]
     ended = subprocess.run(
         bootstrap, env={**os.environ, **guard.environment}, capture_output=True, text=True, check=False
     )

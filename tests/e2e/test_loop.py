@@ -56,6 +56,7 @@ def test_two_cycles_end_judged_while_no_request_fails(tmp_path: Path, database_u
             "LEARNER_POOL_MIN": str(BATCH * 4),
             "LEARNER_VARIATIONS": "2",
             "LEARNER_TICK_S": "0.2",
+            "LEARNER_FINE_TUNE_EPOCHS": "0",
             "OPENAI_BASE_URL": llm.base_url,
             "OPENAI_API_KEY": "local",
         }

@@ -52,8 +52,13 @@ class Request:
 
     @property
     def judges(self) -> bool:
-        """Whether it asks for verdicts, not for variations."""
+        """Whether it asks for verdicts, not for texts."""
         return isinstance(quoted(self.json), dict)
+
+    @property
+    def edits(self) -> bool:
+        """Whether it asks for edits."""
+        return asks_for_edits(self.json)
 
 
 class FakeLLM:
@@ -196,6 +201,16 @@ def variations(*texts: Any) -> Reply:
     return completion(json.dumps({"variations": list(texts)}))
 
 
+def edits(*texts: Any) -> Reply:
+    """Return an answer to a request for edits."""
+    return completion(json.dumps({"edits": list(texts)}))
+
+
+def asks_for_edits(request: Mapping[str, Any]) -> bool:
+    """Return whether a request asks for edits of a text, not for variations of it."""
+    return '{"edits":' in request["messages"][0]["content"]
+
+
 def quoted(request: Mapping[str, Any]) -> Any:
     """Return the data a prompt quotes: the seed's text, or the judge's numbered candidates."""
     found = _QUOTED.search(request["messages"][-1]["content"])
@@ -217,7 +232,7 @@ class Rehearsed:
     """Answers sensibly, from what it was told: writes the variations of known seeds and judges known texts.
 
     Args:
-        variations: Seed text to variations; an unknown seed has none.
+        variations: Seed text to variations, and to edits where those are asked for; an unknown seed has none.
         categories: Text to category, as the judge sees it.
         default: Category of other texts; None leaves them without a verdict.
     """
@@ -237,7 +252,8 @@ class Rehearsed:
         """Answer a request for variations or for verdicts."""
         data = quoted(request)
         if isinstance(data, str):
-            return variations(*self._variations.get(normalise(data), ()))
+            texts = self._variations.get(normalise(data), ())
+            return edits(*texts) if asks_for_edits(request) else variations(*texts)
         options = letters(request)
         verdicts = {
             number: options[category]

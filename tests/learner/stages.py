@@ -55,6 +55,9 @@ class QuickWork(Work):
         await self._begin("bootstrap")
         return publish_toy(self._exports)
 
+    async def refine(self) -> None:
+        """Leave the toy as it is."""
+
     async def select(self, cycle: Cycle) -> tuple[list[Picked], dict[str, Any]]:
         """Select in earnest."""
         await self._begin("select")

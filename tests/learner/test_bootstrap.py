@@ -8,7 +8,7 @@ from guard.bundle import Bundle
 from guard.errors import BadConfiguration
 from guard.exports import Exports
 from guard.taxonomy import Category
-from learner.bootstrap import bootstrap
+from learner.bootstrap import bootstrap, refine
 from learner.progress import silent
 from learner.settings import LearnerSettings
 from tests.learner.conftest import easy_rows, write_corpus
@@ -59,3 +59,25 @@ def test_a_bad_corpus_is_found_before_training(settings: LearnerSettings, tmp_pa
             lambda *_: pytest.fail("it began"),
         )
     assert exports.versions() == []
+
+
+def test_a_quick_first_model_is_followed_by_a_tuned_one(settings: LearnerSettings, tmp_path: Path) -> None:
+    """The quick one is not fine-tuned after a comparison, the one that follows is, once, and takes its place."""
+    exports = Exports(tmp_path)
+    free = settings.model_copy(update={"fine_tune_epochs": None})
+    assert bootstrap(free, exports, silent, quick=True) == "0001"
+    assert "tuning_worth" not in exports.manifest("0001").metrics
+    promoted = refine(free, exports, silent)
+    assert "tuning_worth" in exports.manifest("0002").metrics
+    assert exports.manifest("0002").parent == "0001"
+    assert exports.champion() == (promoted or "0001")
+    assert refine(free, exports, silent) is None
+    assert exports.versions() == ["0001", "0002"]
+
+
+def test_there_is_nothing_to_refine_where_fine_tuning_was_decided(settings: LearnerSettings, tmp_path: Path) -> None:
+    """An operator's number of epochs is followed at once, and no second model is trained."""
+    exports = Exports(tmp_path)
+    bootstrap(settings, exports, silent)
+    assert refine(settings, exports, silent) is None
+    assert exports.versions() == ["0001"]

@@ -21,6 +21,8 @@ from guard.exports import Exports
 from guard.settings import GuardSettings
 from guard.store import Store, open_store
 from guard.store.lease import LEARNER
+from guard.store.rows import Cycle
+from guard.store.states import CycleState
 from learner import cli
 from learner.progress import Progress
 from learner.settings import LearnerSettings
@@ -87,6 +89,31 @@ def ready(guard_settings: GuardSettings) -> None:
     with_store(guard_settings, fill_pool)
 
 
+async def flat_curve(store: Store) -> None:
+    """Add seven cycles whose challengers were all alike."""
+    now = store.clock()
+    async with store.database.write() as session:
+        session.add_all(
+            Cycle(
+                state=CycleState.HELD,
+                strategy="random",
+                seed=1,
+                batch_size=4,
+                labels_spent=4,
+                champion="0001",
+                challenger="0001",
+                opened_at=now,
+                due_at=now,
+                closed_at=now,
+                frozen_at=None,
+                timeline=[],
+                figures={"gate": {"macro_f1": 0.8}},
+                reasons=[],
+            )
+            for _ in range(7)
+        )
+
+
 def status(run: Run, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """Return `learner status --json`."""
     capsys.readouterr()
@@ -142,6 +169,28 @@ class TestStatus:
         page = capsys.readouterr().out
         assert "3 of 4 decided" in page
         assert "labelling" in page
+
+    def test_says_what_labels_should_bring(
+        self, run: Run, guard_settings: GuardSettings, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Page and JSON have the expectation with its interval, and that the loop is paused for it; or that it is not."""
+        ready(guard_settings)
+        standing = status(run, capsys)
+        assert standing["paused"] is None
+        assert standing["expected"]["gain"] is None
+        assert standing["expected"]["says"].startswith("cannot be told yet: the learning curve has 0 points")
+        with_store(guard_settings, flat_curve)
+        standing = status(run, capsys)
+        says = "the next 4 labels should bring +0.0 points of macro-F1 (95 % between +0.0 and +0.0)"
+        assert standing["expected"] == {"labels": 4, "gain": 0.0, "low": 0.0, "high": 0.0, "says": says}
+        assert standing["waits_for"] == f"paused: {standing['paused']}"
+        assert standing["paused"].startswith(says)
+        assert run("status") == 0
+        page = " ".join(capsys.readouterr().out.split())
+        assert f"expected {says}" in page
+        assert page.count("LEARNER_PAUSE_BELOW") == 1
+        assert run("cycle") == 0
+        assert "cycle 8: labelling" in capsys.readouterr().out
 
     def test_says_when_only_a_learner_is_missing(
         self, run: Run, guard_settings: GuardSettings, capsys: pytest.CaptureFixture[str]
@@ -250,7 +299,7 @@ class TestBootstrap:
     ) -> None:
         """Progress goes to standard error, the version to standard output."""
 
-        def make(settings: LearnerSettings, exports: Exports, progress: Progress) -> str:
+        def make(settings: LearnerSettings, exports: Exports, progress: Progress, *, quick: bool) -> str:
             progress("training", 1, 2)
             progress("training", 2, 2)
             return publish_toy(exports)
@@ -266,7 +315,7 @@ class TestBootstrap:
     ) -> None:
         """An error of ours ends with one line and the status 1, without a traceback."""
 
-        def make(settings: LearnerSettings, exports: Exports, progress: Progress) -> str:
+        def make(settings: LearnerSettings, exports: Exports, progress: Progress, *, quick: bool) -> str:
             raise BrokenExport("Export 0001 does not do what the network does.")
 
         substitute(monkeypatch, make)

@@ -68,7 +68,7 @@ class TestEnds:
         assert cycle.closed_at == clock()
         assert cycle.labels_spent == 4
         assert cycle.figures == {
-            "selection": {"pool": 20, "picked": 4, "clusters": 4},
+            "selection": {"pool": 20, "picked": 4, "audits": 0, "clusters": 4},
             "labels": {"labelled": 4, "unclear": 0, "returned": 0},
             "generation": {"skipped": "no LLM key"},
             "training": {"rows": 4},
@@ -188,7 +188,7 @@ class TestOpening:
         step = await world.loop().step()
         first = await world.cycle()
         assert step == Step(first.id, CycleState.SELECTING)
-        assert (first.champion, first.strategy, first.batch_size) == ("0001", "cluster", 4)
+        assert (first.champion, first.strategy, first.batch_size) == ("0001", "stochastic", 4)
         assert first.due_at == world.clock() + timedelta(hours=24)
         await walk(world.loop())
         await label(world.store)
@@ -418,7 +418,7 @@ class TestSelection:
 
     async def test_picks_are_handed_to_people_with_their_reasons(self, world: World) -> None:
         """What people are given says why it was picked, and is the most uncertain of its cluster."""
-        await walk(world.loop())
+        await walk(world.loop(strategy="cluster"))
         held = await world.store.review.next("ann")
         assert held is not None
         assert held.reason["strategy"] == "cluster"

@@ -13,7 +13,8 @@ from guard.decision import uncertainty
 from guard.exports import Exports
 from guard.settings import GuardSettings
 from guard.store.pool import PooledText
-from learner.embed import embed
+from learner.cluster import unit
+from learner.embed import Embedded, embed
 from tests.toys import publish_toy
 
 Floats = npt.NDArray[np.float32]
@@ -22,16 +23,20 @@ Floats = npt.NDArray[np.float32]
 class Counting:
     """Scores a text by the number it ends in, and remembers how many texts came at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, length: float = 3.0) -> None:
+        self.length = length
         self.sizes: list[int] = []
         self.threads: set[int] = set()
 
     def score(self, texts: Sequence[str]) -> tuple[Floats, Floats]:
-        """Return the number as the embedding."""
+        """Return the number as the angle of the embedding, in thousandths, and its share of 1,000 as a probability."""
         self.sizes.append(len(texts))
         self.threads.add(threading.get_ident())
-        numbers = np.array([[float(text.split()[-1])] for text in texts], dtype=np.float32)
-        return np.full((len(texts), 6), 1 / 6, dtype=np.float32), numbers
+        numbers: Floats = np.array([float(text.split()[-1]) / 1000 for text in texts], dtype=np.float32)
+        probabilities = np.empty((len(texts), 6), dtype=np.float32)
+        probabilities[:] = (1 - numbers[:, None]) / 5
+        probabilities[:, 0] = numbers
+        return probabilities, np.stack([np.cos(numbers), np.sin(numbers)], axis=1) * np.float32(self.length)
 
 
 async def pool(count: int, batch: int) -> AsyncIterator[list[PooledText]]:
@@ -41,21 +46,59 @@ async def pool(count: int, batch: int) -> AsyncIterator[list[PooledText]]:
         yield [PooledText(n, f"message {n}", (f"user {n}",) if n % 2 else (), 1.0) for n in numbers]
 
 
+def angles(embedded: Embedded) -> Floats:
+    """Return the angle of each embedding."""
+    vectors = embedded.vectors.astype(np.float32)
+    return np.asarray(np.arctan2(vectors[:, 1], vectors[:, 0]))
+
+
 async def test_every_message_keeps_its_own_row() -> None:
     """Ids, users, probabilities and vectors stand in the order of the pool, whatever thread scored them."""
     embedded = await embed(pool(1000, 300), Counting(), threads=4)
     assert len(embedded) == 1000
     assert embedded.ids.tolist() == list(range(1, 1001))
-    assert embedded.vectors[:, 0].tolist() == list(range(1, 1001))
-    assert embedded.probabilities.shape == (1000, 6)
+    assert angles(embedded) == pytest.approx(np.arange(1, 1001) / 1000, abs=4e-4)
+    assert embedded.probabilities[:, 0] == pytest.approx(np.arange(1, 1001) / 1000)
     assert embedded.users[:2] == (("user 1",), ())
+
+
+@pytest.mark.parametrize("length", [1e-3, 1e6])
+async def test_vectors_are_kept_small_and_of_length_one(length: float) -> None:
+    """Vectors take two bytes a number and have length 1, whatever length the model gives them."""
+    embedded = await embed(pool(100, 100), Counting(length), threads=1)
+    assert embedded.vectors.dtype == np.float16
+    assert np.linalg.norm(embedded.vectors.astype(np.float32), axis=1) == pytest.approx(np.ones(100), abs=1e-3)
+
+
+@pytest.mark.parametrize("total", [0, 130, 1000, 5000])
+async def test_no_more_or_fewer_rows_than_messages(total: int) -> None:
+    """However many messages were expected, each that came has its row, and no memory is held for more."""
+    embedded = await embed(pool(1000, 70), Counting(), threads=2, total=total)
+    assert angles(embedded) == pytest.approx(np.arange(1, 1001) / 1000, abs=4e-4)
+    assert embedded.probabilities.shape == (1000, 6)
+    assert embedded.vectors.base is None
+    assert embedded.vectors.nbytes == 1000 * 2 * 2
+
+
+async def test_who_sent_many_messages_is_kept_once() -> None:
+    """Messages of the same users share one tuple, though the store gives each its own."""
+
+    async def batches() -> AsyncIterator[list[PooledText]]:
+        for first in (0, 10):
+            yield [
+                PooledText(n, f"message {n}", tuple(f"user {n % 2}".split(",")), 1.0) for n in range(first, first + 10)
+            ]
+
+    embedded = await embed(batches(), Counting(), threads=1)
+    assert embedded.users == (("user 0",), ("user 1",)) * 10
+    assert len({id(users) for users in embedded.users}) == 2
 
 
 async def test_uncertainty_is_the_normalised_entropy() -> None:
     """Uncertainty is the entropy of the row's probabilities over ln 6."""
-    embedded = await embed(pool(3, 3), Counting(), threads=1)
+    embedded = await embed(pool(167, 167), Counting(), threads=1)
     assert embedded.uncertainty == pytest.approx(uncertainty(embedded.probabilities))
-    assert embedded.uncertainty[0] == pytest.approx(1.0)
+    assert embedded.uncertainty[166] == pytest.approx(1.0, abs=1e-4)  # 0.167 and five times the rest
 
 
 async def test_the_model_runs_in_other_threads_than_the_event_loop() -> None:
@@ -126,7 +169,7 @@ async def test_a_cancelled_embedding_does_not_wait_for_its_threads() -> None:
 
 
 async def test_a_real_bundle_gives_the_rows_it_gives_alone(guard_settings: GuardSettings) -> None:
-    """Embedding through threads gives exactly what the bundle gives for the same texts at once."""
+    """Embedding through threads gives what the bundle gives for the same texts at once, its vectors rounded."""
     exports = Exports(guard_settings.exports_dir)
     bundle = Bundle.load(exports, publish_toy(exports))
     texts = ["hello", "fire trapped", "sue my landlord", "hello die"] * 50
@@ -137,4 +180,4 @@ async def test_a_real_bundle_gives_the_rows_it_gives_alone(guard_settings: Guard
     embedded = await embed(batches(), bundle, threads=2)
     probabilities, vectors = bundle.score(texts)
     assert embedded.probabilities == pytest.approx(probabilities, abs=1e-6)
-    assert embedded.vectors == pytest.approx(vectors, abs=1e-6)
+    assert embedded.vectors == pytest.approx(unit(vectors), abs=5e-4)

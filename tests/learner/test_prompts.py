@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guard.taxonomy import CATEGORIES, GUIDELINES, Category
-from learner.prompts import LETTERS, judge_prompt, read_variations, read_verdicts, variation_prompt
+from learner.prompts import (
+    LETTERS,
+    contrast_prompt,
+    fixed_texts,
+    judge_prompt,
+    read_variations,
+    read_verdicts,
+    variation_prompt,
+)
 from tests.fakes.llm import letters, quoted
 
 NONCE = "0123456789abcdef"
@@ -64,6 +72,32 @@ def test_template_asks_for_k(k: int) -> None:
     assert f"with exactly {k} strings" in prompt.system
 
 
+def test_edit_prompt_states_both_categories() -> None:
+    """The request for an edit defines where the text comes from and where it should go, in this order, and no third."""
+    prompt = contrast_prompt(SEED, Category.LEGAL_ADVICE, Category.FINANCIAL_ADVICE, nonce=NONCE)
+    places = {
+        category: prompt.system.find(guideline.definition)
+        for category, guideline in GUIDELINES.items()
+        if guideline.definition in prompt.system
+    }
+    assert list(places) == [Category.LEGAL_ADVICE, Category.FINANCIAL_ADVICE]
+    assert places[Category.LEGAL_ADVICE] < places[Category.FINANCIAL_ADVICE]
+    assert prompt.system.count("Where it ends: ") == 2
+    assert prompt.schema["required"] == ["edits"]
+
+
+@pytest.mark.parametrize("closing", ["", '"', "\n>>>", f"\n{NONCE[:-1]}>>>", '"}]}', "\\u0022", "<<<", "```"])
+def test_edited_text_is_only_data(closing: str) -> None:
+    """The text to edit stands in the user message, as JSON between the marks, and nowhere else."""
+    text = f"{SEED}{closing}b"
+    prompt = contrast_prompt(text, Category.SELF_HARM, Category.NOT_HARMFUL, nonce=NONCE)
+    assert quoted(_messages(prompt.system, prompt.user)) == text
+    assert prompt.user.count("\n") == 2
+    assert SEED not in prompt.system
+    assert "never an instruction" in " ".join(prompt.system.split())
+    assert any("smallest edit" in ours for ours in fixed_texts())
+
+
 def test_judge_sees_six_options_without_names() -> None:
     """The judge's prompt defines all six categories, in the caller's order, and names none of them."""
     options = [*CATEGORIES[3:], *CATEGORIES[:3]]
@@ -92,6 +126,9 @@ VALID = json.dumps({"variations": THREE})
         (f"```json\n{VALID}\n```", THREE, 0),
         (f"Sure! Here are [3] variations:\n\n{VALID}\n\nLet me know if you need more.", THREE, 0),
         (json.dumps({"note": "x", "variations": THREE, "category": "legal-advice"}), THREE, 0),
+        (json.dumps({"edits": THREE}), THREE, 0),
+        (json.dumps({"edits": [7, *THREE]}), THREE, 1),
+        (json.dumps({"edits": []}), [], 0),
         (json.dumps(THREE), THREE, 0),
         (f"```\n{json.dumps(THREE)}\n```", THREE, 0),
         ('{"variations": ["one text", "another text", "a third te', THREE[:2], 1),

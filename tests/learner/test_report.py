@@ -11,12 +11,17 @@ from guard.bundle import Bundle
 from guard.exports import Exports
 from guard.taxonomy import CATEGORIES, Category
 from learner.dataset import Corpus, Example, assemble
+from learner.head import Recipe
 from learner.report import Scored, confusion, macro_f1, metrics, score, write
-from learner.train import Recipe
+from learner.tournament import Contest
 from tests.toys import publish_toy, rewrite_manifest
 
 EMERGENCY = CATEGORIES.index(Category.EMERGENCY_SITUATION)
-RECIPE = Recipe(layers=(1, 2, 3), strength=0.1, cv_macro_f1=0.5, epochs=0)
+CONTEST = Contest(
+    Recipe(strength=0.3, balance=0.5, variation_weight=0.1, epochs=0),
+    cv_macro_f1=0.5,
+    figures={"variations_worth": 0.012, "variations_worth_low": -0.004, "variations_worth_high": 0.03},
+)
 
 
 def scored(labels: npt.NDArray[np.int_], decisions: npt.NDArray[np.int_]) -> Scored:
@@ -119,7 +124,7 @@ def test_nothing_is_scored_as_nothing(toy: Bundle) -> None:
 def test_the_card_has_every_part_and_no_text(toy: Bundle, corpus: Corpus, tmp_path: Path) -> None:
     """Tables, plots, data, recipe and limits are in the folder; what people wrote is not."""
     dataset = assemble(corpus, [], variation_weight=0.3)
-    figures = write(toy, tmp_path, gate=corpus.gate, dataset=dataset, recipe=RECIPE)
+    figures = write(toy, tmp_path, gate=corpus.gate, dataset=dataset, contest=CONTEST)
     card = (tmp_path / "report.md").read_text(encoding="utf-8")
     for part in ("# Export 0001", "## Results", "## Confusion", "## Data", "## Recipe", "## Limits", dataset.digest):
         assert part in card

@@ -1,13 +1,12 @@
 """The query strategies beside the paper's four, by their properties."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from guard.bundle import Bundle
 from guard.exports import Exports
@@ -17,23 +16,24 @@ from guard.taxonomy import CATEGORIES
 from learner.cluster import unit
 from learner.dataset import Corpus
 from learner.embed import Embedded
-from learner.rivals import Badge, ClusterMargin, Margin, Rare, Stochastic, inclusion, systematic
+from learner.rivals import Badge, ClusterMargin, Margin, Rare, Stochastic
 from learner.settings import LearnerSettings
-from learner.strategies import Candidates
+from learner.strategies import Candidates, Groups
 from learner.work import Work
 from tests.learner.test_selection import groups, pick, rows, scattered
 
 
-def mixed(count: int, *, seed: int = 0, capped: bool = False) -> Candidates:
+def mixed(count: int, *, seed: int = 0) -> Candidates:
     """Return candidates in all directions with probabilities of every kind, none with a double."""
     generator = np.random.default_rng(seed)
     probabilities = generator.dirichlet(np.full(6, 0.5), count).astype(np.float32)
     return Candidates(
-        groups=[np.array([row]) for row in range(count)],
+        groups=Groups(np.arange(count), np.arange(count + 1)),
+        users=((),) * count,
         vectors=unit(generator.normal(size=(count, 8)).astype(np.float32)),
         probabilities=probabilities,
         uncertainty=(-(probabilities * np.log(probabilities + 1e-12)).sum(axis=1) / np.log(6)).astype(np.float32),
-        capped=capped,
+        room=lambda _: 1000,
         seed=seed,
     )
 
@@ -108,10 +108,7 @@ class TestStochastic:
         drawn, stated = np.zeros(15), np.zeros(15)
         candidates = mixed(15)
         for seed in range(3000):
-            again = Candidates(
-                candidates.groups, candidates.vectors, candidates.probabilities, candidates.uncertainty, False, seed
-            )
-            for choice in Stochastic(1).choose(again, 4, lambda _: True):
+            for choice in Stochastic(1).choose(replace(candidates, seed=seed), 4, lambda _: True):
                 assert choice.inclusion_probability is not None
                 drawn[choice.row] += 1 / 3000
                 stated[choice.row] = choice.inclusion_probability
@@ -123,13 +120,10 @@ class TestStochastic:
         """The Horvitz-Thompson estimate of a mean over the pool is right on average, where the plain mean is not."""
         candidates = mixed(40, seed=1)
         values = candidates.uncertainty.astype(np.float64)
-        flat = Candidates(
-            candidates.groups, candidates.vectors, candidates.probabilities, candidates.uncertainty**0.25, False, 0
-        )
+        flat = replace(candidates, uncertainty=candidates.uncertainty**0.0625)
         estimates, plain = [], []
         for seed in range(300):
-            again = Candidates(flat.groups, flat.vectors, flat.probabilities, flat.uncertainty, False, seed)
-            chosen = Stochastic(4).choose(again, 12, lambda _: True)
+            chosen = Stochastic(4).choose(replace(flat, seed=seed), 12, lambda _: True)
             estimates.append(sum(values[c.row] / (c.inclusion_probability or np.nan) for c in chosen) / 40)
             plain.append(np.mean([values[c.row] for c in chosen]))
         error = np.std(estimates) / np.sqrt(300)
@@ -153,23 +147,16 @@ class TestStochastic:
                 drawn[picked.message_id - 100] = picked.inclusion_probability
         assert drawn == {row: pytest.approx(1 / 6 if row < 3 else 1 / 2) for row in range(6)}
 
-    def test_caps_make_its_probability_unknown(self) -> None:
-        """Where some user has more messages than the cap allows, no probability is claimed."""
-        pool = scattered(40, users=[("loud",)] * 4 + [()] * 36)
-        assert None in {p.inclusion_probability for p in pick(pool, Stochastic(), 10, user_cap=3)}
-        assert None not in {p.inclusion_probability for p in pick(pool, Stochastic(), 10, user_cap=4)}
+    def test_its_probability_is_known_under_caps(self) -> None:
+        """With users far above the cap a batch that it can fill has a probability for each pick."""
+        pool = scattered(60, users=[("loud",)] * 30 + [("loud", "ann")] * 5 + [()] * 25)
+        assert None not in {p.inclusion_probability for p in pick(pool, Stochastic(), 20, user_cap=2)}
 
-    @settings(max_examples=60, deadline=None)
-    @given(st.lists(st.floats(1e-12, 1), min_size=1, max_size=30), st.integers(1, 35), st.integers(0, 99))
-    def test_probabilities_add_up_to_the_draws(self, weights: list[float], count: int, seed: int) -> None:
-        """They lie in (0, 1], add up to the count, rise with the weight, and as many different rows are drawn."""
-        given_weights = np.array(weights)
-        probabilities = inclusion(given_weights, count)
-        assert probabilities.min() > 0
-        assert probabilities.max() <= 1
-        assert probabilities.sum() == pytest.approx(min(count, len(weights)))
-        assert (np.diff(probabilities[np.argsort(given_weights)]) >= 0).all()
-        assert len(set(systematic(probabilities, np.random.default_rng(seed)).tolist())) == min(count, len(weights))
+    def test_what_fills_up_has_no_probability(self) -> None:
+        """A batch for which the caps leave too little is filled with what they passed over, as far as they allow."""
+        pool = scattered(3, users=[("ann", "bob"), ("ann", "eve"), ("bob", "eve")])
+        picks = pick(pool, Stochastic(1), 3, user_cap=2, seed=1)
+        assert len(picks) == 3
 
 
 class TestRare:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from guard.errors import BadConfiguration
 from guard.store.cycles import Picked
 from guard.taxonomy import CATEGORIES, Category
-from learner.cluster import unit
+from learner.cluster import Vectors, unit
 from learner.embed import Embedded
 from learner.selection import STRATEGIES, Cluster, Coreset, Random, Strategy, TopN, select, strategy
 
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def embedded(
-    vectors: Floats, peaks: Sequence[float] | npt.NDArray[np.floating], users: Sequence[tuple[str, ...]] | None = None
+    vectors: Vectors, peaks: Sequence[float] | npt.NDArray[np.floating], users: Sequence[tuple[str, ...]] | None = None
 ) -> Embedded:
     """Return a pool whose messages have the ids 100, 101, …; a high peak (of the first category) means certainty."""
     probabilities = np.empty((len(vectors), 6), dtype=np.float32)
@@ -140,6 +140,20 @@ def test_the_most_uncertain_stands_for_its_near_duplicates() -> None:
     picks = pick(embedded(vectors, peaks), TopN(), 35)
     assert len(picks) == 6
     assert rows(picks)[0] == 17
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_blocks_make_no_difference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool of many blocks, with doubles, gives the batch that it gives in one."""
+    vectors = scattered(60).vectors
+    vectors[10:20] = vectors[30]
+    pool = embedded(vectors, np.linspace(0.2, 0.9, 60))
+    by = strategy(name, anchors=scattered(20, seed=4).vectors, anchor_labels=np.repeat([0, 1, 2, 3], [2, 6, 6, 6]))
+    whole = rows(pick(pool, by, 12))
+    monkeypatch.setattr("learner.selection._BLOCK", 7)
+    monkeypatch.setattr("learner.strategies._BLOCK", 7)
+    monkeypatch.setattr("learner.strategies._SPAN", 3)
+    assert rows(pick(pool, by, 12)) == whole
 
 
 def test_the_name_of_a_strategy_finds_it() -> None:
@@ -276,12 +290,14 @@ class TestRandom:
         assert stated.tolist() == [2 / 8] * 7 + [2 / 32] * 4
         assert drawn == pytest.approx(stated, abs=0.04)  # 3.7 standard errors of 1,600 draws at 1/4
 
-    def test_caps_make_its_probability_unknown(self) -> None:
-        """Where some user has more messages than the cap allows, no probability is claimed."""
+    def test_its_probability_is_known_under_caps(self) -> None:
+        """A user's four messages share a cap of three: each stays with 3/4, and is drawn with 10/39 of that."""
         users: list[tuple[str, ...]] = [("loud",)] * 4 + [()] * 36
-        pool = scattered(40, users=users)
-        assert {p.inclusion_probability for p in pick(pool, Random(), 10, user_cap=4)} == {0.25}
-        assert {p.inclusion_probability for p in pick(pool, Random(), 10, user_cap=3)} == {None}
+        stated = {}
+        for seed in range(30):
+            for picked in pick(scattered(40, users=users), Random(), 10, user_cap=3, seed=seed):
+                stated[picked.message_id - 100] = picked.inclusion_probability
+        assert stated == {row: pytest.approx(10 / 39 * (3 / 4 if row < 4 else 1)) for row in range(40)}
 
 
 class TestCoreset:

@@ -12,9 +12,11 @@ from guard.store.variations import LabelledText
 from guard.taxonomy import CATEGORIES, Category
 from learner import backbone
 from learner.dataset import Corpus, Dataset, assemble
+from learner.head import balanced_weights
+from learner.network import Network
 from learner.progress import silent
 from learner.settings import LearnerSettings
-from learner.train import Network, balanced_weights, train
+from learner.train import train
 from tests.learner.conftest import without
 
 
@@ -27,7 +29,7 @@ def dataset(corpus: Corpus) -> Dataset:
 @pytest.fixture(scope="module")
 def network(dataset: Dataset, settings: LearnerSettings) -> Network:
     """A network without fine-tuning."""
-    return train(dataset, backbone.load(settings.backbone), settings, silent)
+    return train(dataset, backbone.load(settings.backbone), settings, silent)[0]
 
 
 def right(network: Network, dataset: Dataset) -> float:
@@ -36,12 +38,13 @@ def right(network: Network, dataset: Dataset) -> float:
     return float((network.score([e.text for e in dataset.dev]).argmax(axis=1) == labels).mean())
 
 
-def test_it_learns(network: Network, dataset: Dataset) -> None:
+def test_it_learns(dataset: Dataset, settings: LearnerSettings) -> None:
     """On words that give the category away, dev is nearly all right, where a guess would be right in one of six."""
+    network, contest = train(dataset, backbone.load(settings.backbone), settings, silent)
     assert right(network, dataset) > 0.9
-    assert network.recipe.cv_macro_f1 is not None
-    assert network.recipe.cv_macro_f1 > 0.9
-    assert network.recipe.layers == (1, 2, 3)
+    assert contest.cv_macro_f1 is not None
+    assert contest.cv_macro_f1 > 0.9
+    assert network.layers == [1, 2, 3]
 
 
 def test_the_head_is_the_regression(network: Network, dataset: Dataset, settings: LearnerSettings) -> None:
@@ -75,15 +78,15 @@ def test_one_seed_gives_one_model(dataset: Dataset, settings: LearnerSettings, e
     """Two runs with one seed give identical weights, with dropout and shuffling as without."""
     chosen = settings.model_copy(update={"fine_tune_epochs": epochs})
     torch.manual_seed(1)
-    first = train(dataset, backbone.load(chosen.backbone), chosen, silent).state_dict()
+    first = train(dataset, backbone.load(chosen.backbone), chosen, silent)[0].state_dict()
     torch.manual_seed(2)
-    second = train(dataset, backbone.load(chosen.backbone), chosen, silent).state_dict()
+    second = train(dataset, backbone.load(chosen.backbone), chosen, silent)[0].state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_more_threads_give_the_same_model(dataset: Dataset, settings: LearnerSettings, network: Network) -> None:
     """Threads embed whole batches each, so that their number changes nothing but the time."""
-    many = train(dataset, backbone.load(settings.backbone), settings.model_copy(update={"threads": 4}), silent)
+    many, _ = train(dataset, backbone.load(settings.backbone), settings.model_copy(update={"threads": 4}), silent)
     assert torch.equal(many.head.weight, network.head.weight)
     assert torch.equal(many.head.bias, network.head.bias)
 
@@ -93,7 +96,7 @@ def test_the_seed_matters_to_fine_tuning(dataset: Dataset, settings: LearnerSett
     weights = []
     for seed in (1, 2):
         chosen = settings.model_copy(update={"fine_tune_epochs": 1, "seed": seed})
-        weights.append(train(dataset, backbone.load(chosen.backbone), chosen, silent).head.weight)
+        weights.append(train(dataset, backbone.load(chosen.backbone), chosen, silent)[0].head.weight)
     assert not torch.equal(*weights)
 
 
@@ -106,13 +109,11 @@ def test_training_leaves_the_callers_random_numbers_alone(dataset: Dataset, sett
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_fine_tuning_moves_the_encoder_and_is_the_default_elsewhere(
-    dataset: Dataset, settings: LearnerSettings, network: Network
-) -> None:
-    """A backbone that is no sentence encoder gets three epochs unless told otherwise."""
-    chosen = settings.model_copy(update={"fine_tune_epochs": None})
-    tuned = train(dataset, backbone.load(chosen.backbone), chosen, silent)
-    assert tuned.recipe.epochs == 3
+def test_fine_tuning_moves_the_encoder(dataset: Dataset, settings: LearnerSettings, network: Network) -> None:
+    """Fine-tuning changes the encoder and leaves a network that is ready to serve."""
+    chosen = settings.model_copy(update={"fine_tune_epochs": 3})
+    tuned, contest = train(dataset, backbone.load(chosen.backbone), chosen, silent)
+    assert contest.recipe.epochs == 3
     assert not tuned.training
     before, after = network.encoder.state_dict(), tuned.encoder.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
@@ -143,8 +144,9 @@ def test_a_category_without_rows_is_named(corpus: Corpus, settings: LearnerSetti
 def test_one_row_a_category_is_enough(dataset: Dataset, settings: LearnerSettings) -> None:
     """With nothing to hold out there is no cross-validation, and a model all the same."""
     firsts = {e.category: e for e in reversed(dataset.train)}
-    network = train(replace(dataset, train=tuple(firsts.values())), backbone.load(settings.backbone), settings, silent)
-    assert network.recipe.cv_macro_f1 is None
+    few = replace(dataset, train=tuple(firsts.values()))
+    _network, contest = train(few, backbone.load(settings.backbone), settings, silent)
+    assert contest.cv_macro_f1 is None
 
 
 def test_variations_are_trained_on_and_not_scored(corpus: Corpus, settings: LearnerSettings, network: Network) -> None:
@@ -155,10 +157,11 @@ def test_variations_are_trained_on_and_not_scored(corpus: Corpus, settings: Lear
     ]
     dataset = assemble(corpus, unlearnable, variation_weight=0.01)
     assert len(dataset.train) == len(corpus.train) + 120
-    varied = train(dataset, backbone.load(settings.backbone), settings, silent)
+    fixed = settings.model_copy(update={"variation_weight": 0.01})
+    varied, contest = train(dataset, backbone.load(settings.backbone), fixed, silent)
     assert not torch.equal(varied.head.weight, network.head.weight)
-    assert varied.recipe.cv_macro_f1 is not None
-    assert varied.recipe.cv_macro_f1 > 0.9  # about 0.6 if they were scored
+    assert contest.cv_macro_f1 is not None
+    assert contest.cv_macro_f1 > 0.9  # about 0.6 if they were scored
 
 
 def test_balanced_weights_give_every_category_the_same_sum() -> None:

@@ -10,8 +10,9 @@ import pytest
 from guard.errors import Conflict
 from guard.store import Store
 from guard.store.lease import LEARNER
-from guard.taxonomy import Category
+from guard.taxonomy import CATEGORIES, Category
 from learner.variations import vary
+from learner.verify import Fate
 from tests.conftest import Clock
 from tests.fakes.llm import FakeLLM, Rehearsed, Reply, error, quoted, variations
 from tests.learner.labelled import (
@@ -104,6 +105,23 @@ async def test_spending_is_counted_over_restarts(embedded: Store) -> None:
             figures = await vary(embedded, cycle, fence=fence, settings=learner(llm, llm_max_calls=5), pause=no_pause)
         assert len(llm.requests) == figures["calls"] == 5
     assert len(await embedded.variations.pending(cycle.id)) == 7
+
+
+async def test_full_category_is_asked_for_less(embedded: Store) -> None:
+    """The fuller a category, the fewer variations of its seeds; of one that overflows nothing is sent, and it is done."""
+    labels = {RASH: Category.MEDICAL_ADVICE, RENT: Category.LEGAL_ADVICE, SHARES: Category.FINANCIAL_ADVICE}
+    counts = dict.fromkeys(CATEGORIES, 100) | {Category.LEGAL_ADVICE: 200, Category.FINANCIAL_ADVICE: 900}
+    cycle, fence = await labelled_cycle(embedded, labels)
+    with FakeLLM(Rehearsed(VARIATIONS, JUDGED)) as llm:
+        figures = await vary(embedded, cycle, fence=fence, settings=learner(llm), counts=counts, pause=no_pause)
+        asked = {quoted(r.json): r.json["messages"][0]["content"] for r in llm.requests if not r.judges}
+    assert asked.keys() == {RASH, RENT}
+    assert "with exactly 2 strings" in asked[RASH]
+    assert "with exactly 1 strings" in asked[RENT]
+    assert (figures["seeds"], figures["full"], figures["accepted"], figures[Fate.SURPLUS]) == (3, 1, 3, 1)
+    assert figures["rates"].keys() == {Category.MEDICAL_ADVICE, Category.LEGAL_ADVICE}
+    assert figures["ended_early"] is None
+    assert await embedded.variations.pending(cycle.id) == []
 
 
 async def test_second_run_has_nothing_to_do(embedded: Store) -> None:

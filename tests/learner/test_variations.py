@@ -50,6 +50,10 @@ async def test_variations_are_stored_with_their_label_and_origin(store: Store) -
             "judge": "fake-1",
             "template": TEMPLATE,
             "ended_early": None,
+            "rates": {
+                category: {"seeds": 1, "offered": 2, "accepted": 2, "rate": 1.0, "low": 0.1467, "high": 1.0}
+                for category in LABELS.values()
+            },
         }
     assert seen == {**people(LABELS), **{text: (category, True) for text, category in JUDGED.items()}}
     assert await store.cycles.variation_fates() == {"accepted": 6}
@@ -186,6 +190,21 @@ async def test_without_a_judge_nothing_is_accepted(embedded: Store, judge: Behav
         return judge if isinstance(judge, Reply) else judge(request)
 
     assert await _fates(embedded, behave) == {Fate.UNJUDGED: 2}
+
+
+async def test_rates_are_of_what_was_judged(embedded: Store) -> None:
+    """A category's accept rate counts what was offered and decided, not what the judge left open."""
+    judged = {
+        VARIATIONS[RASH][0]: Category.MEDICAL_ADVICE,
+        VARIATIONS[RENT][0]: Category.NOT_HARMFUL,
+        VARIATIONS[RENT][1]: Category.LEGAL_ADVICE,
+    }
+    labels = {RASH: LABELS[RASH], RENT: LABELS[RENT]}
+    with FakeLLM(Rehearsed(VARIATIONS, judged, default=None)) as llm:
+        figures, _ = await run_stage(embedded, llm, labels)
+    shares = {name: (rate["offered"], rate["accepted"]) for name, rate in figures["rates"].items()}
+    assert shares == {Category.MEDICAL_ADVICE: (1, 1), Category.LEGAL_ADVICE: (2, 1)}
+    assert figures[Fate.UNJUDGED] == 1
 
 
 async def test_judge_decides_text_by_text(embedded: Store) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from guard.taxonomy import CATEGORIES, GUIDELINES, Category
 from guard.text import normalise
 from learner.language import language, same_alphabet, same_language
-from learner.verify import Fate, Novelty, objection, refuses, settle
+from learner.verify import Fate, Novelty, edit_objection, objection, refuses, resemblance, settle
 
 NONCE = "0123456789abcdef"
 SEED = "what is this rash on my arm and should i worry about it"
@@ -255,3 +255,28 @@ def test_alphabets_are_compared_by_their_share() -> None:
     assert not same_alphabet("my phone сломался", "my phone is broken")
     assert same_alphabet("anything", "123 !!")
     assert not same_alphabet("123", "anything")
+
+
+@pytest.mark.parametrize(
+    ("seed", "text", "fate"),
+    [
+        (SEED, "what is this patch on my arm badge and should i worry about it", None),
+        ("my boss wants me to kill this project", "my boss wants me to kill myself", None),
+        ("can i sue my bank over the fees", "can i get a bank without the fees", None),
+        ("hopeless at maths, giving up", "hopeless, giving up", None),
+        (SEED, "What is this rash on my arm, and should I worry about it?", Fate.DUPLICATE),
+        (SEED, "my skin has come up in red bumps since tuesday", Fate.DISTANT),
+        (SEED, "what is this rash on my arm and should i call 0171 555 0123", Fate.CONTACT),
+        (SEED, "", Fate.SHAPE),
+    ],
+)
+def test_edit_is_its_seed_with_a_change(seed: str, text: str, fate: Fate | None) -> None:
+    """An edit differs from its seed by more than stops and capitals, and is no text of its own."""
+    assert edit_objection(text, normalise(text), seed=normalise(seed), nonce=NONCE) is fate
+
+
+def test_resemblance() -> None:
+    """It is 1 for the same words, 0 for none in common, and the same both ways."""
+    assert resemblance("A rash!", "a rash") == 1
+    assert resemblance("rash", "bonds") == 0
+    assert resemblance(SEED, "what is this") == resemblance("what is this", SEED) < 1

@@ -245,3 +245,16 @@ async def test_reports(store: Store, fence: int) -> None:
     assert {s: n for s, n in counts.items() if n} == {CycleState.SELECTING: 1, CycleState.FAILED: 1, CycleState.HELD: 2}
     assert set(counts) == set(CycleState)
     assert await store.cycles.labels_spent() == 3
+
+
+async def test_audits(store: Store, fence: int) -> None:
+    """Each standing label of the audit stream says whether the verdict was right; other labels and doubts do not."""
+    audits = [arrival(text, reason="audit", probability=0.1) for text in ("a", "b", "c", "d")]
+    await add(store, *audits)
+    cycle = await open_batch(store, fence, "e")
+    right, wrong = Category.SELF_HARM, Category.LEGAL_ADVICE
+    await label_all(store, right, wrong, None, wrong, wrong)
+    assert await store.cycles.audits() == [(cycle.id, True), (cycle.id, False), (cycle.id, False)]
+    await store.review.undo("ann")
+    await store.review.undo("ann")
+    assert await store.cycles.audits() == [(cycle.id, True), (cycle.id, False)]

@@ -1,5 +1,6 @@
 """The pool: each text once, with its count, its probability and who sent it, and never more than there is room for."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -220,3 +221,29 @@ async def test_expire_by_state(store: Store, fence: int, clock: Clock) -> None:
     assert await _age(store, clock, days=700) == 1
     assert (await store.pool.counts())[MessageState.PICKED] == 1
     assert await _age(store, clock, days=9999) == 0
+
+
+async def test_audits(store: Store, fence: int) -> None:
+    """The waiting messages of the audit stream are found with their probability, those that came otherwise too are not."""
+    await add(store, arrival("a", reason="audit", probability=0.01), arrival("b"))
+    await add(store, arrival("c", reason="audit", probability=0.02), arrival("c"))
+    a, _, _ = await _messages(store)
+    assert await store.pool.audits() == {a.id: 0.01}
+    await open_batch(store, fence)
+    assert await store.pool.audits() == {}
+
+
+async def test_latest_verdicts(store: Store, fence: int) -> None:
+    """Of the messages first seen till or after a moment the latest are given, newest first, picked ones among them."""
+    await open_batch(store, fence, "a", "b")
+    later = START + timedelta(minutes=2)
+    for text, uncertainty in (("c", 0.1), ("d", 0.2)):
+        await add(store, replace(arrival(text), uncertainty=uncertainty, seen_at=later))
+    await add(store, arrival("a", after=timedelta(minutes=3)))
+    old, new = [(Category.SELF_HARM, 0.9)] * 2, [(Category.SELF_HARM, 0.2), (Category.SELF_HARM, 0.1)]
+    assert await store.pool.verdicts(limit=9) == new + old
+    assert await store.pool.verdicts(limit=1) == new[:1]
+    assert await store.pool.verdicts(until=START, limit=9) == old
+    assert await store.pool.verdicts(until=later, limit=9) == new + old
+    assert await store.pool.verdicts(after=START, limit=9) == new
+    assert await store.pool.verdicts(after=later, limit=9) == []

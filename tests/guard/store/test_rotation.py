@@ -9,7 +9,7 @@ from guard.errors import BadConfiguration
 from guard.settings import GuardSettings
 from guard.store import Store, open_store
 from guard.store.keyring import Keyring
-from guard.store.rows import Message, Variation
+from guard.store.rows import Contrast, Message, Variation
 from guard.taxonomy import Category
 from tests.guard.store.scenes import add, arrival, label_all, open_batch, pooled
 
@@ -29,7 +29,7 @@ async def _read(store: Store, keyring: Keyring) -> dict[str, str]:
     """Return each stored text with the key it is sealed under, opened by a keyring."""
     found = {}
     async with store.database.read() as session:
-        for table in (Message, Variation):
+        for table in (Message, Variation, Contrast):
             sealed = await session.execute(select(table.ciphertext, table.key_id, table.fingerprint))
             for ciphertext, key_id, fingerprint in sealed:
                 found[keyring.open(ciphertext, key_id=key_id, owner=fingerprint)] = key_id
