@@ -15,7 +15,7 @@ import numpy.typing as npt
 from guard.errors import BadConfiguration
 from guard.store.cycles import Picked
 from guard.taxonomy import CATEGORIES
-from learner.cluster import Rows, Vectors, leaders, unit
+from learner.cluster import Rows, UnitRows, Vectors, leaders
 from learner.embed import Embedded
 from learner.rivals import Badge, ClusterMargin, Margin, Rare, Stochastic
 from learner.strategies import (
@@ -34,7 +34,6 @@ from learner.strategies import (
 STRATEGIES: Final = ("cluster", "random", "topn", "coreset", "margin", "cluster-margin", "badge", "stochastic", "rare")
 ANCHORED: Final = ("coreset", "rare")  # they look at what is labelled already
 AUDIT: Final = "audit"  # stands in a reason where a strategy's name does
-_BLOCK: Final = 16_384  # vectors made of length 1 at once: 25 MB as float32
 
 __all__ = [
     "ANCHORED",
@@ -139,9 +138,8 @@ def select(
         shares.update(users)
         return True
 
-    vectors = _unit(pool.vectors)
     order = np.argsort(-pool.uncertainty, kind="stable")
-    leader = leaders(vectors, order)
+    leader = leaders(UnitRows(pool.vectors, np.arange(len(pool))), order)
     doubles = np.bincount(leader)[leader] - 1
     audit = np.fromiter((int(id_) in audits for id_ in pool.ids), dtype=bool, count=len(pool))
     drawn: list[Choice] = []
@@ -159,7 +157,7 @@ def select(
         candidates = Candidates(
             groups=groups,
             users=pool.users,
-            vectors=_compact(vectors, lead),
+            vectors=UnitRows(pool.vectors, lead),
             probabilities=pool.probabilities[first],
             uncertainty=pool.uncertainty[first],
             room=room,
@@ -172,21 +170,6 @@ def select(
         pick = _picked(pool, AUDIT, choice, doubles=int(doubles[choice.row]), let_in=audits[int(pool.ids[choice.row])])
         picks.insert(place, pick)
     return picks
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    """Return a copy of length 1, of the same type."""
-    own = np.empty_like(vectors, subok=False)
-    for start in range(0, len(own), _BLOCK):
-        own[start : start + _BLOCK] = unit(vectors[start : start + _BLOCK].astype(np.float32, copy=False))
-    return own
-
-
-def _compact(vectors: Vectors, rows: Rows) -> Vectors:
-    """Return the vectors of ascending rows, moved to the front of the same memory."""
-    for start in range(0, len(rows), _BLOCK):
-        vectors[start : start + _BLOCK][: len(rows) - start] = vectors[rows[start : start + _BLOCK]]
-    return vectors[: len(rows)]
 
 
 def _grouped(leader: Rows, order: Rows) -> tuple[Groups, Rows]:

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from learner.cluster import Rows, Vectors, cluster_count, partition, unit
+from learner.cluster import Rows, UnitRows, Vectors, cluster_count, partition, unit
 from learner.draws import Floats, Room, thin
 
 _BLOCK: Final = 16_384  # vectors compared at once, 25 MB of them as float32,
@@ -51,7 +51,7 @@ class Candidates:
     Args:
         groups: `n` groups of rows of the pool.
         users: Who sent each row of the pool.
-        vectors: `(n, d)` float32 or float16 of length 1.
+        vectors: `(n, d)` of length 1, made where they are read.
         probabilities: `(n, 6)` float32.
         uncertainty: `(n,)` in [0, 1], entropy / ln 6.
         room: How many more messages of a user the batch takes.
@@ -60,7 +60,7 @@ class Candidates:
 
     groups: Groups
     users: Sequence[tuple[str, ...]]
-    vectors: Vectors
+    vectors: Vectors | UnitRows
     probabilities: npt.NDArray[np.float32]
     uncertainty: npt.NDArray[np.float32]
     room: Room
@@ -261,7 +261,7 @@ class Coreset:
         return chosen
 
 
-def nearness(vectors: Vectors, others: Vectors) -> npt.NDArray[np.float32]:
+def nearness(vectors: Vectors | UnitRows, others: Vectors) -> npt.NDArray[np.float32]:
     """Return each vector's cosine with the nearest of the others, all of length 1, block by block in float32."""
     nearest = np.full(len(vectors), -np.inf, dtype=np.float32)
     for start in range(0, len(vectors), _BLOCK):
@@ -273,6 +273,6 @@ def nearness(vectors: Vectors, others: Vectors) -> npt.NDArray[np.float32]:
     return nearest
 
 
-def _distances(vectors: Vectors, centres: Vectors) -> npt.NDArray[np.float32]:
+def _distances(vectors: Vectors | UnitRows, centres: Vectors) -> npt.NDArray[np.float32]:
     """Return the Euclidean distance of each vector to its nearest centre, all of length 1."""
     return np.asarray(np.sqrt(np.maximum(2 - 2 * nearness(vectors, centres), 0)), dtype=np.float32)

@@ -83,7 +83,7 @@ class TestBadge:
         candidates = mixed(60, seed=3)
         errors = candidates.probabilities.astype(np.float64)
         errors[np.arange(60), errors.argmax(axis=1)] -= 1
-        gradients = (errors[:, :, None] * candidates.vectors[:, None, :]).reshape(60, -1)
+        gradients = (errors[:, :, None] * candidates.vectors[:][:, None, :]).reshape(60, -1)
         generator = np.random.default_rng(3)
         expected = [int(np.linalg.norm(gradients, axis=1).argmax())]
         while len(expected) < 12:

@@ -150,7 +150,6 @@ def test_blocks_make_no_difference(name: str, monkeypatch: pytest.MonkeyPatch) -
     pool = embedded(vectors, np.linspace(0.2, 0.9, 60))
     by = strategy(name, anchors=scattered(20, seed=4).vectors, anchor_labels=np.repeat([0, 1, 2, 3], [2, 6, 6, 6]))
     whole = rows(pick(pool, by, 12))
-    monkeypatch.setattr("learner.selection._BLOCK", 7)
     monkeypatch.setattr("learner.strategies._BLOCK", 7)
     monkeypatch.setattr("learner.strategies._SPAN", 3)
     assert rows(pick(pool, by, 12)) == whole
