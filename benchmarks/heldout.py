@@ -20,6 +20,7 @@ from guard.decision import decide, softmax
 from guard.exports import Exports
 from guard.taxonomy import GUIDELINES, Category
 from guard.text import normalise
+from learner.rates import jeffreys
 
 SETS: Final = Path(__file__).parent / "sets"
 RESULTS: Final = Path(__file__).parent / "results"
@@ -49,14 +50,18 @@ def _decide(bundle: Bundle, text: str) -> Category:
     return decide(softmax(bundle.run(windows).logits), bundle.thresholds).category
 
 
-def _figures(rows: Sequence[dict[str, Any]], decisions: Sequence[Category]) -> dict[str, float | None]:
-    def share(holds: Callable[[Category, Category], bool], tag: str | None = None) -> float | None:
+def _figures(rows: Sequence[dict[str, Any]], decisions: Sequence[Category]) -> dict[str, tuple[float, ...] | None]:
+    """Return shares by name, each with the ends of its 95 % interval; None where no row has the tag."""
+
+    def share(holds: Callable[[Category, Category], bool], tag: str | None = None) -> tuple[float, ...] | None:
         chosen = [
             holds(Category(row["category"]), decision)
             for row, decision in zip(rows, decisions, strict=True)
             if tag is None or tag in row["tags"]
         ]
-        return round(sum(chosen) / len(chosen), 4) if chosen else None
+        if not chosen:
+            return None
+        return tuple(round(f, 4) for f in (sum(chosen) / len(chosen), *jeffreys(sum(chosen), len(chosen))))
 
     return {
         "right": share(lambda label, decision: label is decision),
@@ -67,8 +72,11 @@ def _figures(rows: Sequence[dict[str, Any]], decisions: Sequence[Category]) -> d
     }
 
 
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"
+def _percent(share: tuple[float, ...] | None) -> str:
+    if share is None:
+        return ""
+    value, low, high = (100 * figure for figure in share)
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 if __name__ == "__main__":

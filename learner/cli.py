@@ -126,6 +126,24 @@ def simulate(
     typer.echo(f"{len(runs)} runs: {out / REPORT}")
 
 
+@app.command()
+def reproduce(
+    *,
+    data: Annotated[Path, typer.Option(help="Folder of the paper's published TSV files.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for report.md, its plot and results.json.")] = None,
+) -> None:
+    """Print the paper's Tables 3, 4, 5, 6 and 8 beside ours, as published and with the labels repaired."""
+    settings, _guard = _settings()
+    from learner import tables
+    from learner.reproduce import reproduce as measure
+
+    with shown(sys.stderr) as progress:
+        found = measure(data, settings, progress)
+    tables.show(found, Console(markup=False, highlight=False))
+    if out is not None:
+        tables.write(found, out)
+
+
 def _shares(given: str) -> dict[Category, float]:
     try:
         pairs = [pair.split("=") for pair in given.split(",") if pair]
