@@ -107,6 +107,7 @@ class Recorder:
             await self._live(scope, receive, send)
             return
         began = time.monotonic()
+        scope.setdefault("state", {})["began"] = began
         request_id = secrets.token_hex(8)
         status = 500
 

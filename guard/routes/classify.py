@@ -12,6 +12,7 @@ from guard.engine import Engine
 from guard.errors import InputError
 from guard.intake import Intake
 from guard.metrics import Metrics
+from guard.patience import Patience, PatientOperation
 from guard.problems import described
 from guard.schemas import ClassifyRequest, ClassifyResponse, Result, Turn
 from guard.settings import GuardSettings
@@ -26,6 +27,7 @@ from guard.taxonomy import CATEGORIES
     responses=described(400, 401, 403, 408, 413, 503),
     tags=["classify"],
     summary="Judge messages",
+    operation_class=PatientOperation,
 )
 async def classify(
     request: Request[None, None, State], data: JSONBody[ClassifyRequest], state: State
@@ -35,7 +37,9 @@ async def classify(
     intake: Intake = state.intake
     metrics: Metrics = state.metrics
     settings: GuardSettings = state.settings
-    judged = await engine.classify(_texts(data), data.thresholds)
+    texts = _texts(data)
+    with Patience(request.scope, request.receive, limit_ms=settings.deadline_ms) as deadline_s:
+        judged = await engine.classify(texts, data.thresholds, deadline_s=deadline_s)
     if data.store:
         intake.offer(judged, user=data.user)
     metrics.observe_verdicts(judged.verdicts, settings.actions)
