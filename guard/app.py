@@ -26,7 +26,7 @@ from guard.loop import LoopGauges
 from guard.metrics import Metrics
 from guard.problems import HANDLERS
 from guard.routes import ROUTES
-from guard.server import end_with_parent
+from guard.server import LEAVE, end_with_parent
 from guard.settings import GuardSettings
 from guard.store import open_store
 from guard.watcher import Watcher
@@ -66,6 +66,7 @@ def create_app(settings: GuardSettings | None = None) -> Litestar:
                 intake=intake,
                 watcher=watcher,
                 gauges=gauges,
+                leaving=False,
             )
             yield
 
@@ -124,7 +125,8 @@ class Recorder:
             self._record(scope, request_id, status, time.monotonic() - began)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Start and end the application, and say why where it cannot."""
+        """Start and end the application, and say why where it cannot; told that it will leave, it is not ready any more."""
+        asyncio.get_running_loop().add_signal_handler(LEAVE, self._leave)
         try:
             await self._app(scope, receive, send)
         except LifeguardError as error:
@@ -133,6 +135,10 @@ class Recorder:
         except Exception as error:
             _log.error("not_serving", error=type(error).__name__, frames=logs.frames(error))
             raise
+
+    def _leave(self) -> None:
+        self._app.state.leaving = True
+        _log.info("leaving")
 
     def _record(self, scope: HTTPScope, request_id: str, status: int, seconds: float) -> None:
         # only paths and methods of our own become labels: what a caller invents would grow the series without end

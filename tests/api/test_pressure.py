@@ -198,3 +198,54 @@ def test_full(guard: OccupiedGuard) -> None:
     assert all(int(re.findall(rb"retry-after: (\d+)\r\n", answer)[0]) >= 1 for answer in refused)
     assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers if answer not in refused)
     assert httpx.post(f"{guard.base_url}/classify", json={"text": "hello"}).status_code == 200
+
+
+# connections that are held open
+
+
+_UNFINISHED = (
+    b"",
+    b"POST /classify HT",
+    b"POST /classify HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Le",
+    b'POST /classify HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{"text": ',
+    b"GET /static/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",  # 1.5 MB that nobody reads
+)
+
+
+@pytest.mark.slow
+def test_held_connections(served: ServedGuard) -> None:
+    """Beside 500 connections that send nothing, half a request, or read nothing, others are answered as if alone."""
+    with ExitStack() as stack:
+        for number in range(500):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", served.port))
+            connection.sendall(_UNFINISHED[number % 50 // 12])  # twenty of them ask for the large file
+        for _ in range(20):
+            began = time.monotonic()
+            answer = httpx.post(f"{served.base_url}/classify", json={"text": "hello"})
+            assert answer.status_code == 200
+            assert time.monotonic() - began < 2
+
+
+_IMPATIENT = """
+import guard.server
+guard.server.IDLE_S = 0.5
+guard.server.MAX_CONNECTIONS = 32
+guard.server.serve(guard.server.GuardSettings())
+"""
+
+
+@pytest.mark.slow
+def test_idle_connections_are_closed(tmp_path: Path) -> None:
+    """A connection on which no request comes is closed, new or used, so that who holds all of them holds them briefly."""
+    guard = ServedGuard(tmp_path, command=[sys.executable, "-c", _IMPATIENT])
+    publish_toy(guard.exports)
+    with guard, ExitStack() as stack:
+        held = [stack.enter_context(socket.create_connection(("127.0.0.1", guard.port))) for _ in range(32)]
+        held[0].sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert _status(held[0]) == 200
+        assert httpx.post(f"{guard.base_url}/classify", json={"text": "hello"}, timeout=30).status_code == 200
+        for connection in held:
+            connection.settimeout(30)
+            assert connection.recv(1024) == b""
