@@ -28,6 +28,7 @@ from guard.problems import HANDLERS
 from guard.routes import ROUTES
 from guard.server import LEAVE, end_with_parent
 from guard.settings import GuardSettings
+from guard.shadow import Shadow
 from guard.store import open_store
 from guard.watcher import Watcher
 
@@ -53,9 +54,12 @@ def create_app(settings: GuardSettings | None = None) -> Litestar:
             stack.push_async_callback(intake.close)
             gauges = LoopGauges(store, metrics)
             stack.push_async_callback(gauges.close)
-            watcher = Watcher(engine, Exports(chosen.exports_dir), chosen, metrics)
+            exports = Exports(chosen.exports_dir)
+            watcher = Watcher(engine, exports, chosen, metrics)
             await watcher.look()
-            for work in (access.run, intake.run, watcher.run):
+            shadow = Shadow(engine, intake, exports, chosen, metrics)
+            stack.push_async_callback(asyncio.to_thread, shadow.close)
+            for work in (access.run, intake.run, watcher.run, shadow.run):
                 stack.push_async_callback(_cancel, asyncio.create_task(_keep(work)))
             app.state.update(
                 settings=chosen,
@@ -65,6 +69,7 @@ def create_app(settings: GuardSettings | None = None) -> Litestar:
                 engine=engine,
                 intake=intake,
                 watcher=watcher,
+                shadow=shadow,
                 gauges=gauges,
                 leaving=False,
             )

@@ -140,6 +140,11 @@ class Batcher:
                 return "the worker threads are stuck in their runs"
         return None
 
+    @property
+    def busy(self) -> bool:
+        """Whether work waits, or every worker is in a run."""
+        return bool(self._waiting) or self._idle == 0
+
     async def run(self, bundle: Bundle, windows: Sequence[Window], *, timeout_s: float) -> npt.NDArray[np.float32]:
         """Run windows on a bundle and return their `(n, 6)` logits.
 

@@ -61,6 +61,11 @@ class Engine:
         """Tokens that wait for a run."""
         return self._batcher.queue_tokens
 
+    @property
+    def busy(self) -> bool:
+        """Whether work waits, or would if more came."""
+        return self._batcher.busy
+
     async def classify(
         self,
         texts: Sequence[str],

@@ -16,6 +16,7 @@ from guard.patience import Patience, PatientOperation
 from guard.problems import described
 from guard.schemas import ClassifyRequest, ClassifyResponse, Result, Turn
 from guard.settings import GuardSettings
+from guard.shadow import Shadow
 from guard.store.states import Role
 from guard.taxonomy import CATEGORIES
 
@@ -36,12 +37,14 @@ async def classify(
     engine: Engine = state.engine
     intake: Intake = state.intake
     metrics: Metrics = state.metrics
+    shadow: Shadow = state.shadow
     settings: GuardSettings = state.settings
     texts = _texts(data)
     with Patience(request.scope, request.receive, limit_ms=settings.deadline_ms) as deadline_s:
         judged = await engine.classify(texts, data.thresholds, deadline_s=deadline_s)
     if data.store:
         intake.offer(judged, user=data.user)
+    shadow.offer(judged, thresholds=data.thresholds, user=data.user, store=data.store)
     metrics.observe_verdicts(judged.verdicts, settings.actions)
     request.scope["state"]["model_version"] = judged.model_version
     return ClassifyResponse(
