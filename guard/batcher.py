@@ -217,16 +217,19 @@ class Batcher:
             worker.join()
 
     def _work(self) -> None:
+        free = time.monotonic()
         while (items := self._take()) is not None:
             if items:
-                self._run(items)
+                self._run(items, free)
+                free = time.monotonic()
             del items  # or they would keep their bundle alive, 100 MB of it, until the next request
 
-    def _run(self, items: Sequence[_Item]) -> None:
+    def _run(self, items: Sequence[_Item], free: float) -> None:
         bundle, began = items[0].job.bundle, time.monotonic()
         try:
             outputs = bundle.run([item.window for item in items])
-            self._pace.note(time.monotonic() - began, sum(len(item.window.ids) for item in items))
+            since = max(free, min(item.job.queued for item in items))  # what lies between two runs slows them down too
+            self._pace.note(time.monotonic() - since, sum(len(item.window.ids) for item in items))
             self._deliver(items, outputs)
             if self._observe is not None:
                 waited = max(began - item.job.queued for item in items)
