@@ -185,7 +185,7 @@ async def ask(app: ASGIApp, request: Fuzzed) -> int:
     statuses: list[int] = []
 
     async def receive() -> Any:
-        return next(events, {"type": "http.disconnect"})
+        return next(events, None) or await asyncio.Event().wait()  # the client stays
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.start":
