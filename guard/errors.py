@@ -14,6 +14,7 @@
     │   ├── NoRoom
     │   ├── OutOfTime
     │   └── StoreUnavailable
+    ├── NotJudged                   502   a client's guard gave no verdict
     ├── BrokenExport                500   an export that must not serve
     └── BadConfiguration            500   a setting or a key that cannot work
 
@@ -119,6 +120,17 @@ class StoreUnavailable(Unavailable):
     """The database does not answer."""
 
     title = "Store unavailable"
+
+
+class NotJudged(LifeguardError):
+    """A guard that was asked over HTTP gave no verdict; `reason` is one of `guard.client.Reason`."""
+
+    status = 502
+    title = "Not judged"
+
+    def __init__(self, detail: str, *, reason: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 class BrokenExport(LifeguardError):

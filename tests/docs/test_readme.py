@@ -18,7 +18,8 @@ import pytest
 import yaml
 
 from guard.app import create_app
-from guard.schemas import ClassifyRequest, LabelRequest
+from guard.review_schemas import LabelRequest
+from guard.schemas import ClassifyRequest
 from guard.settings import GuardSettings
 from tests.deploy import commands
 from tests.deploy.test_dockerfile import read_stages
