@@ -42,6 +42,10 @@ class GuardSettings(BaseSettings):
         None, description="The keyring itself, as JSON; otherwise it is read from a file."
     )
     keyring_file: Path | None = Field(None, description="File of the keyring; `keyring.json` in the data folder.")
+    url: str | None = Field(
+        None, description="The guard that `guard check` asks; without one the champion judges in its process."
+    )
+    api_key: SecretStr | None = Field(None, description="The key that `guard check` sends to that guard.")
     learner: bool = Field(True, description="Run the learner as a supervised child of `guard serve`.")
 
     max_text_chars: int = Field(32_000, ge=1, description="Characters of one text; above it 413.")

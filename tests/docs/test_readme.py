@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
@@ -144,16 +145,16 @@ def test_commands_parse() -> None:
             words[:] = rest
         else:
             continue
-        commands.check(words)
+        commands.check(list(takewhile(lambda word: word not in {"<", ">"}, words)))
         checked.add(" ".join(words[:2]))
-    assert {"guard keys", "guard models", "guard erase", "guard keyring"} <= checked
+    assert {"guard check", "guard keys", "guard models", "guard erase", "guard keyring"} <= checked
 
 
 def test_inline_commands_parse() -> None:
     """So is every whole command named in a sentence."""
     named = re.findall(r"`((?:guard|learner) [a-z]+(?: [a-z]+)?)`", README)
     assert {"learner status", "learner cycle"} <= set(named)
-    for command in set(named) - {"guard erase"}:  # named for what it does; its option stands in the example
+    for command in set(named) - {"guard check", "guard erase"}:  # what they take besides stands in the examples
         commands.check(command.split())
 
 
@@ -222,3 +223,24 @@ def test_other_answers_are_the_printed_ones(served: Served) -> None:
             assert example.send(served.base_url).json() == example.answer
         elif example.path == "/classify":
             assert example.send(served.base_url).status_code == httpx.codes.OK
+
+
+@pytest.mark.slow
+def test_python_prints_what_stands_under_it(served: Served) -> None:
+    """Each Python block, run against a guard, prints the block that follows it."""
+    programs = [
+        (content, printed)
+        for (language, content), (_, printed) in pairwise([*_blocks(README), ("", "")])
+        if language == "python"
+    ]
+    assert programs
+    for program, printed in programs:
+        assert ADDRESS in program
+        ended = subprocess.run(
+            [sys.executable, "-c", program.replace(ADDRESS, served.base_url)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ended.stdout, ended.stderr) == (printed, "")

@@ -13,7 +13,7 @@ import pytest
 from guard.client import AsyncClient, Client, Judged, NotJudged, Reason, Unjudged
 from guard.schemas import TextPart, Turn
 from guard.taxonomy import CATEGORIES, Action, Category
-from tests.client.conftest import Ask
+from tests.guard.client.conftest import Ask
 from tests.served import ServedGuard
 from tests.toys import publish_toy
 

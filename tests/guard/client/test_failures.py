@@ -18,8 +18,8 @@ from guard.client import AsyncClient, Client, Judged, NotJudged, Reason, Retries
 from guard.errors import BadConfiguration
 from guard.schemas import DEADLINE_HEADER
 from guard.taxonomy import Category
-from tests.client.conftest import Ask, Pauses
-from tests.client.misbehaving import (
+from tests.guard.client.conftest import Ask, Pauses
+from tests.guard.client.misbehaving import (
     Behaviour,
     Misbehaving,
     answer,
