@@ -21,7 +21,8 @@
 A message names the thing, the value and the remedy; it never repeats a user's text.
 """
 
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 
 class LifeguardError(Exception):
@@ -131,6 +132,10 @@ class NotJudged(LifeguardError):
     def __init__(self, detail: str, *, reason: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be copied with the reason, which a pool of processes hands back to its caller."""
+        return partial(type(self), reason=self.reason), (self.detail,)
 
 
 class BrokenExport(LifeguardError):

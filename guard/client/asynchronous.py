@@ -6,7 +6,7 @@ import math
 import re
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, NoReturn, Self
 
 import httpx
 import msgspec
@@ -21,6 +21,7 @@ from guard.taxonomy import Category
 
 MAX_ANSWER_BYTES: Final = 4_194_304  # 128 verdicts with an action text of a page each have 1 MB
 KEEPALIVE_S: Final = 30.0
+NOT_COPIED: Final = "A client is not pickled or copied: make one in each process."
 _KEY: Final = re.compile(r"[!-~]+")
 
 OnFailure = Literal["block", "allow", "raise"]
@@ -88,6 +89,10 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied: it may hold a key, and its connections belong to one event loop."""
+        raise TypeError(NOT_COPIED)
 
     async def close(self) -> None:
         """Close the connections; calls under way end without a verdict."""

@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from functools import partial
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NoReturn, Self, TypeVar
 
 from guard.client.answers import Answer
-from guard.client.asynchronous import AsyncClient, OnFailure, Thresholds
+from guard.client.asynchronous import NOT_COPIED, AsyncClient, OnFailure, Thresholds
 from guard.client.retries import Retries
 from guard.schemas import Turn
 
@@ -57,6 +57,10 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied: it may hold a key, and its budget counts for one process."""
+        raise TypeError(NOT_COPIED)
 
     def close(self) -> None:
         """Close the connections and end the thread; calls under way fail with a RuntimeError, as later ones do."""

@@ -1,8 +1,10 @@
 """Both clients against a server that does everything wrong: no verdict is made up, and no call outlives its deadline."""
 
 import asyncio
+import copy
 import logging
 import multiprocessing
+import pickle
 import socket
 import subprocess
 import sys
@@ -419,6 +421,37 @@ def test_closing_ends_calls_under_way(retries: Retries) -> None:
     assert threading.active_count() == before
     with pytest.raises(RuntimeError, match="closed"):
         client.classify("hello")
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_clients_are_not_copied(kind: type[Client] | type[AsyncClient]) -> None:
+    """A client, which may hold a key, is neither pickled nor copied, and says what to do instead."""
+    client = kind("http://127.0.0.1", on_failure="block", api_key="lg_canary")
+    for duplicate in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="make one in each process"):
+            duplicate(client)
+
+
+def test_what_a_client_gives_is_pickled() -> None:
+    """Answers and errors go from one process to another whole."""
+    retries = Retries(reserve=0)
+    with Misbehaving(answer(200, HARMLESS), answer(500)) as server:
+        with Client(server.base_url, on_failure="block", deadline_s=20, retries=retries) as client:
+            answers = [client.classify("hello"), client.classify("hello")]
+        with (
+            Client(server.base_url, on_failure="raise", deadline_s=20, retries=retries) as client,
+            pytest.raises(NotJudged) as caught,
+        ):
+            client.classify("hello")
+    assert [a.judged for a in answers] == [True, False]
+    assert pickle.loads(pickle.dumps(answers)) == answers
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert (type(error), error.detail, str(error), error.reason) == (
+        NotJudged,
+        caught.value.detail,
+        str(caught.value),
+        Reason.UNAVAILABLE,
+    )
 
 
 def _ask_in_child(client: Client, said: Any) -> None:
