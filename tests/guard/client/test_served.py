@@ -1,16 +1,11 @@
 """Both clients against a real guard over HTTP."""
 
-import json
-import subprocess
-import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 
-from guard.client import AsyncClient, Client, Judged, NotJudged, Reason, Unjudged
+from guard.client import Client, Judged, NotJudged, Reason, Unjudged
 from guard.schemas import TextPart, Turn
 from guard.taxonomy import CATEGORIES, Action, Category
 from tests.guard.client.conftest import Ask
@@ -142,35 +137,3 @@ def test_threads_share_a_client(served: ServedGuard) -> None:
     ):
         answers = list(threads.map(client.classify, texts))
     assert [a.category for a in answers if a.judged] == [words[t] for t in texts]
-
-
-def test_store_is_passed_on(served: ServedGuard) -> None:
-    """What is not to be kept is not kept."""
-    before = _pooled(served)
-    with Client(served.base_url, on_failure="raise", deadline_s=30) as client:
-        client.classify("sue hello", store=False)
-    assert _pooled(served) == before
-
-
-@pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_light(kind: type[Client] | type[AsyncClient]) -> None:
-    """A client loads neither the store nor the server nor the engine."""
-    code = (
-        f"import json, sys; from guard.client import {kind.__name__}; "
-        f"{kind.__name__}('http://127.0.0.1:1', on_failure='block'); print(json.dumps(sorted(sys.modules)))"
-    )
-    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-    heavy = {"sqlalchemy", "litestar", "granian", "numpy", "onnxruntime", "tokenizers", "pydantic", "structlog"}
-    assert heavy & set(loaded) == set()
-
-
-def test_unused_client_has_no_thread() -> None:
-    """A client that nobody uses starts nothing, so that it may be made before a fork."""
-    before = threading.active_count()
-    with Client("http://127.0.0.1:1", on_failure="block"):
-        assert threading.active_count() == before
-
-
-def _pooled(guard: ServedGuard) -> float:
-    lines = httpx.get(f"{guard.base_url}/metrics", timeout=30).text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("guard_intake_total"))
