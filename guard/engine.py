@@ -24,12 +24,18 @@ ENCODE_INLINE_CHARS: Final = 2_000  # some 0.1 ms of tokenizing; more than that 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The verdicts of one request, all by one version, and the normalised texts they are about."""
+    """The verdicts of one request, all by one version, and the normalised texts they are about.
+
+    Args:
+        windows: How many each text was judged in.
+        tokens: How many the model read, in all windows.
+    """
 
     model_version: str
     texts: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
     windows: tuple[int, ...]
+    tokens: int
 
 
 class Engine:
@@ -101,7 +107,13 @@ class Engine:
         counts = tuple(map(len, windows))
         parts = np.split(softmax(logits), np.cumsum(counts)[:-1])
         verdicts = tuple(decide(part, limits) for part in parts)
-        return Judged(model_version=bundle.version, texts=normalised, verdicts=verdicts, windows=counts)
+        return Judged(
+            model_version=bundle.version,
+            texts=normalised,
+            verdicts=verdicts,
+            windows=counts,
+            tokens=sum(len(window.ids) for window in flat),
+        )
 
     def swap(self, bundle: Bundle) -> None:
         """Put a bundle in service; requests under way keep the one they began with."""

@@ -59,7 +59,7 @@ class Metrics:
 
         # what enters the pool
         self.intake = Counter("guard_intake", "Verdicts offered to the pool by fate.", ["fate"], registry=registry)
-        for fate in ("new", "repeated", "dropped_full", "dropped_queue", "retried"):
+        for fate in ("new", "repeated", "dropped_full", "dropped_queue", "retried", "same_call"):
             self.intake.labels(fate)
         self.intake_waiting = Gauge("guard_intake_waiting", "Verdicts that wait to be written.", registry=registry)
 
