@@ -113,6 +113,21 @@ def test_sampler_is_fair(guard_settings: GuardSettings, metrics: Metrics) -> Non
     assert 380 < len(intake._waiting) < 620  # 500 ± 5.6 standard deviations: wrong once in 10^8
 
 
+async def test_call_that_comes_again(make: Make, store: Store, metrics: Metrics) -> None:
+    """What a call brings again is neither drawn nor counted twice, even after it was written; another call's is."""
+    intake = make()
+    intake.offer(judged("torn"), user="u", call="a")
+    assert await intake.flush()
+    intake.offer(judged("torn", "new"), user="u", call="a")
+    assert await intake.flush()
+    assert [message.seen_count for message in await _messages(store)] == [1, 1]
+    assert _fate(metrics, "same_call") == 1
+    assert not _fate(metrics, "repeated"), "the first is not counted again"
+    intake.offer(judged("torn"), user="u", call="b")
+    assert await intake.flush()
+    assert _fate(metrics, "repeated") == 1
+
+
 async def test_each_text_of_a_request(make: Make, store: Store) -> None:
     """The texts of one request enter each with its own verdict."""
     sure, torn = judged("sure", uncertainty=0.1), judged("torn", uncertainty=0.9)
