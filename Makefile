@@ -32,7 +32,7 @@ imports: $(TEST)  ## Check which package may import which
 	$(BIN)/lint-imports
 
 clean:  ## Remove the environment and every cache; the models in exports/ and the data in var/ stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .clients build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is newer than what it was installed from, or it is made anew. The tests' environment can serve as well.

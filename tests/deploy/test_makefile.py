@@ -154,14 +154,16 @@ def test_old_python_is_refused_in_words(tmp_path: Path, installed: list[str]) ->
 
 
 def test_clean_keeps_models_and_data(machine: Machine) -> None:
-    """`make clean` removes the environment but no model, no message and no key."""
+    """`make clean` removes every environment but no model, no message and no key."""
     machine.make("serve")
+    (machine.checkout / ".clients" / "litellm").mkdir(parents=True)
     kept = [machine.checkout / "exports" / "champion", machine.checkout / "var" / "keyring.json"]
     for file in kept:
         file.parent.mkdir()
         file.touch()
     machine.make("clean")
     assert not (machine.checkout / ".venv").exists()
+    assert not (machine.checkout / ".clients").exists()
     assert all(file.exists() for file in kept)
 
 
