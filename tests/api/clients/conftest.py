@@ -13,7 +13,7 @@ from tests.served import ServedGuard
 from tests.toys import publish_toy
 
 ADDRESS = "http://127.0.0.1:8000"
-README = (Path(__file__).parents[3] / "README.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "clients.md").read_text()
 CRISIS = "You are not alone: call 988."
 
 
@@ -32,8 +32,8 @@ class Keyed:
 
 
 def snippet(language: str, containing: str) -> str:
-    """Return the block of the README in a language that contains some words."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    """Return the block of docs/clients.md in a language that contains some words."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
     (found,) = (block for block in blocks if containing in block)
     return str(found)
 

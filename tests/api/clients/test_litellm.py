@@ -1,4 +1,4 @@
-"""LiteLLM's own guardrails, configured as the README says, against a guard that runs."""
+"""LiteLLM's own guardrails, configured as docs/clients.md says, against a guard that runs."""
 
 import os
 from typing import Any
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(MADE_WITHIN_S + 60)]
 
 
 def _params(kind: str, base_url: str, key: str, **changes: Any) -> dict[str, Any]:
-    """Return the README's configuration of a guardrail, for another address and with its variables resolved."""
+    """Return the configuration in docs/clients.md of a guardrail, for another address and with its variables resolved."""
     configured = yaml.safe_load(snippet("yaml", "generic_guardrail_api"))["guardrails"]
     (params,) = (g["litellm_params"] for g in configured if g["litellm_params"]["guardrail"] == kind)
     assert params["api_key"] == "os.environ/LIFEGUARD_KEY"
@@ -85,6 +85,6 @@ def test_guard_that_cannot_judge(keyed: Keyed, modelless: ServedGuard, litellm: 
 
 
 def test_snippet_names_its_key() -> None:
-    """The README's configuration takes the key from the environment, and fails closed."""
+    """The configuration in docs/clients.md takes the key from the environment, and fails closed."""
     assert "LIFEGUARD_KEY" not in os.environ
     assert _params("generic_guardrail_api", ADDRESS, "k")["unreachable_fallback"] == "fail_closed"

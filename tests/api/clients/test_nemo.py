@@ -1,4 +1,4 @@
-"""NeMo Guardrails' `hf_classifier`, configured as the README says, against a guard that runs."""
+"""NeMo Guardrails' `hf_classifier`, configured as docs/clients.md says, against a guard that runs."""
 
 import pytest
 import yaml
@@ -26,7 +26,7 @@ def test_input_rails(served: ServedGuard, modelless: ServedGuard, nemo: Client) 
 
 
 def test_snippet_leaves_the_decision_to_the_guard() -> None:
-    """The README's configuration blocks every harmful category, however low its score: at six, the highest is a sixth or more."""
+    """The configuration in docs/clients.md blocks every harmful category, however low its score: at six, the highest is a sixth or more."""
     (classifier,) = yaml.safe_load(_config())["rails"]["config"]["hf_classifier"].values()
     assert classifier["engine"] == "vllm"
     assert classifier["base_url"] == f"{ADDRESS}/v1"

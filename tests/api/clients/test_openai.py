@@ -94,8 +94,8 @@ def test_no_verdict_is_an_error(modelless: ServedGuard) -> None:
     assert raised.value.response.headers["retry-after"] == "5"
 
 
-def test_snippet_in_the_readme(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the README shows for the SDK runs as it stands."""
+def test_snippet(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What docs/clients.md shows for the SDK runs as it stands."""
     monkeypatch.setenv("LIFEGUARD_KEY", keyed.key)
     shown = io.StringIO()
     names: dict[str, openai.OpenAI] = {}
@@ -106,7 +106,7 @@ def test_snippet_in_the_readme(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_snippet_for_langchain_parses() -> None:
-    """What the README shows for LangChain is Python, and points it at the guard."""
+    """What docs/clients.md shows for LangChain is Python, and points it at the guard."""
     code = snippet("python", "OpenAIModerationMiddleware")
     ast.parse(code)
     assert f'"{ADDRESS}/v1"' in code
