@@ -18,8 +18,9 @@ help:  ## Show these commands
 serve: $(SERVE)  ## Serve on 127.0.0.1:8000 with the learner beside it; train the first model when there is none
 	$(BIN)/guard serve
 
+# One thread a process: with two they would wait for each other. A file stays in one process, with what it started.
 test: $(TEST)  ## Run every test
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(TEST)  ## Check style and format
 	$(BIN)/ruff check .
