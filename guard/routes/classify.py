@@ -46,8 +46,12 @@ async def classify(
                 uncertainty=round(verdict.uncertainty, 6),
                 uncertain=intake.uncertain(verdict.uncertainty),
                 windows=windows,
+                span=span,
+                disguised=disguised,
             )
-            for verdict, windows in zip(judged.verdicts, judged.windows, strict=True)
+            for verdict, windows, span, disguised in zip(
+                judged.verdicts, judged.windows, judged.spans, judged.disguised, strict=True
+            )
         ],
     )
 

@@ -27,7 +27,8 @@ Make = Callable[..., Intake]
 def judged(*texts: str, uncertainty: float = 0.9, version: str = "0001") -> Judged:
     """Return the verdicts on some texts."""
     verdict = Verdict(Category.MEDICAL_ADVICE, True, (0.1, 0.5, 0.1, 0.1, 0.1, 0.1), uncertainty, 0)
-    return Judged(version, texts, (verdict,) * len(texts), (1,) * len(texts), 3 * len(texts))
+    n = len(texts)
+    return Judged(version, texts, (verdict,) * n, (1,) * n, 3 * n, ((0, 1),) * n, (False,) * n)
 
 
 @pytest.fixture
@@ -131,7 +132,8 @@ async def test_call_that_comes_again(make: Make, store: Store, metrics: Metrics)
 async def test_each_text_of_a_request(make: Make, store: Store) -> None:
     """The texts of one request enter each with its own verdict."""
     sure, torn = judged("sure", uncertainty=0.1), judged("torn", uncertainty=0.9)
-    both = Judged("0001", ("sure", "torn"), (*sure.verdicts, *torn.verdicts), (1, 1), 6)
+    verdicts = (*sure.verdicts, *torn.verdicts)
+    both = Judged("0001", ("sure", "torn"), verdicts, (1, 1), 6, ((0, 4),) * 2, (False,) * 2)
     intake = make(sample=0.5)
     intake.offer(both, user="u")
     assert await intake.flush()
