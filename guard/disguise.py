@@ -151,7 +151,7 @@ def _read(text: str, lexicon: Lexicon) -> tuple[str, tuple[_Edit, ...]]:
 def _word(written: str, lexicon: Lexicon) -> _Token:
     """Read a word, with the symbols around it where they make it one: `+ired`, `player$`, but `wow!!`."""
     bare = _MARK.sub("", written) or written
-    if len(bare) > LONGEST:
+    if len(bare) > LONGEST:  # no word is longer
         return _Token(bare, bare)
     visible = bare.translate(_JOINERS)
     before, core, after = _OUTER.fullmatch(visible).groups()  # type: ignore[union-attr] # it matches anything
@@ -219,4 +219,4 @@ def _is_number(word: str) -> bool:
 
 def _is_disguise(character: str) -> bool:
     """Return whether a character is no letter of a word in a language that is written in the Latin alphabet."""
-    return not character.isalpha() or (character >= "ɐ" and unicodedata.normalize("NFD", character)[0] >= "ɐ")
+    return not character.isalpha() or (character >= "\u0250" and unicodedata.normalize("NFD", character)[0] >= "\u0250")
