@@ -21,13 +21,14 @@ from benchmarks.peers.environments import Environments
 from benchmarks.peers.plot import plot
 from benchmarks.peers.roster import Peer, roster
 from benchmarks.peers.run import Run
-from benchmarks.peers.table import Results, markdown, terminal_table
+from benchmarks.peers.table import Results, markdown, ratios, terminal_table
 from guard.exports import Exports
 
 RESULTS: Final = Path(__file__).parents[1] / "results"
 PLOT: Final = Path(__file__).parents[2] / "docs" / "peers.png"
 CACHE: Final = Path.home() / ".cache" / "lifeguard-bench"
 _NAMES: Final = ", ".join(peer.name for peer in roster())
+_WIDTH: Final = 180
 _QUICK: Final = ("guard-fp32", "transformers")
 
 
@@ -35,7 +36,7 @@ def main(
     exports: Annotated[Path, typer.Option(help="Folder with a champion.")] = Path("exports"),
     cache: Annotated[Path, typer.Option(help="Folder of the peers' environments; kept.")] = CACHE,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians and spread are of these.")] = 3,
-    seconds: Annotated[float, typer.Option(min=0.5, help="Of one closed loop; an open one takes twice that.")] = 6.0,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Of one closed loop; an open one takes twice that.")] = 5.0,
     only: Annotated[
         list[str] | None, typer.Option(help=f"One of {_NAMES}; may be repeated. Nothing is written.")
     ] = None,
@@ -45,6 +46,8 @@ def main(
 ) -> None:
     """Measure all and print one table."""
     console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
     chosen = _chosen(only or (_QUICK if quick else ()))
     if quick:
         repeats, seconds = 1, 1.0
@@ -61,6 +64,8 @@ def main(
         (RESULTS / "peers.md").write_text(markdown(results), encoding="utf-8")
         plot(results, PLOT)
     console.print(terminal_table(results))
+    for found in ratios(results):
+        console.print(f"{found['guard']} ({found['artefact']}): {found['ratio']:.2f} times {found['rival']}")
 
 
 def _chosen(names: Sequence[str]) -> list[Peer]:

@@ -21,6 +21,8 @@ from benchmarks.peers.roster import CORES, SERVICES, Answer, Peer, Setting
 
 LIST: Final = 32  # texts of one request, where a server takes several
 AT_ONCE: Final = (1, 8, 32)
+SCREENED: Final = 8
+SCREEN: Final = f"screen-{SCREENED}"  # a load of its own: the settings of one peer are compared by themselves
 SHARES: Final = (50, 80, 95)  # % of saturation
 _LISTS_AT_ONCE: Final = 2 * CORES
 _WARM_SHARE: Final = 0.2  # of a run's seconds
@@ -86,29 +88,27 @@ class Bench:
         self.engines: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
 
     def screen(self, candidates: Sequence[Candidate]) -> None:
-        """Measure every setting with one and with eight at once."""
+        """Measure the settings of a peer with eight at once, to find its fastest."""
         for _ in range(self._repeats):
             for candidate in candidates:
                 with candidate.awake():
-                    for at_once in AT_ONCE[:2]:
-                        self._closed(candidate, SHORT, at_once)
+                    self._closed(candidate, SHORT, SCREENED, name=SCREEN)
 
     def closed(self, candidates: Sequence[Candidate]) -> None:
-        """Measure the rest of the closed loops, and lists of texts."""
+        """Measure the closed loops, and lists of texts; of an aside no more than what it stands aside for."""
         for _ in range(self._repeats):
             for candidate in candidates:
                 with candidate.awake():
-                    self._closed(candidate, SHORT, AT_ONCE[2])
-                    for at_once in AT_ONCE:
-                        self._closed(candidate, MIXED, at_once)
-                    if candidate.peer.lists:
-                        for corpus in (SHORT, MIXED):
+                    for corpus in (SHORT,) if candidate.peer.aside else (SHORT, MIXED):
+                        for at_once in AT_ONCE:
+                            self._closed(candidate, corpus, at_once)
+                        if candidate.peer.lists and not candidate.peer.aside:
                             self._lists(candidate, corpus)
 
     def open(self, candidates: Sequence[Candidate]) -> None:
         """Measure at shares of what the closed loops have shown to be the most."""
         for number in range(self._repeats):
-            for candidate in candidates:
+            for candidate in (c for c in candidates if not c.peer.aside):
                 with candidate.awake():
                     for corpus in (SHORT, MIXED):
                         for share in SHARES:
@@ -124,9 +124,9 @@ class Bench:
                         self.engines.setdefault((engine.name, corpus, batch), []).append(found)
                         self._tick(f"{engine.name} {corpus}, {batch} a run")
 
-    def _closed(self, candidate: Candidate, corpus: str, at_once: int) -> None:
+    def _closed(self, candidate: Candidate, corpus: str, at_once: int, name: str | None = None) -> None:
         requests = [candidate.peer.request([text]) for text in self._corpora[corpus]]
-        self._measure(candidate, corpus, f"closed-{at_once}", requests, at_once, texts=1)
+        self._measure(candidate, corpus, name or f"closed-{at_once}", requests, at_once, texts=1)
 
     def _lists(self, candidate: Candidate, corpus: str) -> None:
         texts = self._corpora[corpus]
@@ -168,10 +168,12 @@ class Bench:
         return dict(json.loads(said.splitlines()[-1]))
 
 
-def runs(screened: int, full: int, lists: int, engines: int, repeats: int) -> int:
+def runs(peers: Sequence[Peer], engines: int, repeats: int, *, screening: bool) -> int:
     """Return how many runs there will be, for the progress bar."""
-    closed = 1 + len(AT_ONCE)
-    return repeats * (2 * screened + closed * full + 2 * lists + 2 * len(SHARES) * full + engines)
+    screened = sum(len(peer.settings) for peer in peers if len(peer.settings) > 1) if screening else 0
+    full = [peer for peer in peers if not peer.aside]
+    closed = len(AT_ONCE) * (2 * len(full) + len(peers) - len(full)) + 2 * sum(peer.lists for peer in full)
+    return repeats * (screened + closed + 2 * len(SHARES) * len(full) + engines)
 
 
 def disagreement(expected: Sequence[Answer], answers: Sequence[Answer]) -> tuple[int, float | None]:

@@ -88,6 +88,7 @@ class Peer:
         ask: Returns path and body of a request about some texts.
         read: Returns the answers in a response.
         lists: Whether one request may hold several texts.
+        aside: Whether it is shown for one difference only, and measured in the closed loops of the short corpus alone.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Peer:
     ask: Callable[[Sequence[str]], tuple[str, object]]
     read: Callable[[Any], list[Answer]]
     lists: bool = True
+    aside: bool = False
 
     @property
     def ours(self) -> bool:
@@ -162,6 +164,7 @@ def _guard(artefact: str, *, store: bool = False) -> Peer:
             {"texts": list(texts), "store": store} if len(texts) > 1 else {"text": texts[0], "store": store},
         ),
         read=lambda body: [scored(result["scores"]) for result in body["results"]],
+        aside=store,
     )
 
 
@@ -248,6 +251,7 @@ def _llm_guard(name: str, title: str, *, padded: bool) -> Peer:
         ask=lambda texts: ("/scan", {"texts": list(texts)}),
         read=lambda body: [Answer(not entry["valid"]) for entry in body],
         lists=False,
+        aside=padded,
     )
 
 

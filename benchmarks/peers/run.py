@@ -20,7 +20,7 @@ from benchmarks.peers.corpus import MIXED, SHORT, corpora, project_texts
 from benchmarks.peers.environments import Environments, Unavailable, clean_environment, versions
 from benchmarks.peers.figures import Key, Spread
 from benchmarks.peers.machine import machine
-from benchmarks.peers.measure import LIST, Bench, Candidate, Engine, Tick, disagreement, runs
+from benchmarks.peers.measure import LIST, SCREEN, Bench, Candidate, Engine, Tick, disagreement, runs
 from benchmarks.peers.processes import Server, memory_mb, send
 from benchmarks.peers.roster import CORES, Answer, Peer, Place, Setting, own_python, scored
 from benchmarks.peers.weights import FP32, probabilities, save_as_hugging_face
@@ -65,16 +65,15 @@ class Run:
         model = self._folder / "model"
         difference = save_as_hugging_face(self._exports, self._version, model, self._checked)
         self._say(f"champion {self._version} saved for the peers; logits differ by {difference:.1g} at most")
-        candidates = list(self._started(peers, model))
         engines = self._engines()
-        lists = sum(candidate.peer.lists for candidate in candidates)
-        with self._progress(runs(len(candidates), len({c.peer.name for c in candidates}), lists, 0, repeats)) as tick:
+        ids, batches = self._ids(), self._batches()
+        total = runs(peers, len(engines) * len(ids) * len(batches), repeats, screening=not self._quick)
+        with self._progress(total) as tick:
             bench = Bench(self._corpora, seconds=seconds, repeats=repeats, tick=tick)
-            bench.screen(candidates)
-            best = self._fastest(bench, candidates)
+            best = [candidate for peer in peers if (candidate := self._fastest(bench, peer, model)) is not None]
             bench.closed(best)
             bench.open(best)
-            bench.limits(engines, self._ids(), self._batches())
+            bench.limits(engines, ids, batches)
         return {
             "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": before,
@@ -95,30 +94,42 @@ class Run:
             "quality": self._quality(),
         }
 
-    def _started(self, peers: Sequence[Peer], model: Path) -> Iterator[Candidate]:
-        """Yield each peer in each setting, started, checked and at rest; note those that cannot be."""
-        for peer in peers:
-            for setting in peer.settings[:1] if self._quick else peer.settings:
-                row = {
-                    "name": peer.name,
-                    "title": peer.title,
-                    "precision": peer.precision,
-                    "setting": setting.name,
-                    "ours": peer.ours,
-                    "fastest": False,
-                    "problem": None,
-                }
-                self._rows.append(row)
-                began = time.monotonic()
-                try:
-                    server, found = self._start(peer, setting, model)
-                except Unavailable as error:
-                    row["problem"] = str(error)
-                    self._say(f"{peer.title} ({setting.name}) is not measured: {error}")
-                    continue
-                row |= found | {"start_s": round(time.monotonic() - began, 1)}
-                self._say(f"{peer.title} ({setting.name}) is ready: {row['verdicts']}")
-                yield Candidate(peer, setting, server)
+    def _fastest(self, bench: Bench, peer: Peer, model: Path) -> Candidate | None:
+        """Return a peer in its fastest setting, at rest, those of its other settings ended; None where none can be had."""
+        candidates, rows = [], []
+        for setting in peer.settings[:1] if self._quick else peer.settings:
+            row: dict[str, Any] = {
+                "name": peer.name,
+                "title": peer.title,
+                "precision": peer.precision,
+                "setting": setting.name,
+                "ours": peer.ours,
+                "fastest": False,
+                "problem": None,
+            }
+            self._rows.append(row)
+            began = time.monotonic()
+            try:
+                server, found = self._start(peer, setting, model)
+            except Unavailable as error:
+                row["problem"] = str(error)
+                self._say(f"{peer.title} ({setting.name}) is not measured: {error}")
+                continue
+            row |= found | {"start_s": round(time.monotonic() - began, 1)}
+            self._say(f"{peer.title} ({setting.name}) is ready: {row['verdicts']}")
+            candidates.append(Candidate(peer, setting, server))
+            rows.append(row)
+        if len(candidates) > 1:
+            bench.screen(candidates)
+            names = [candidate.setting.name for candidate in candidates]
+            fastest = names.index(bench.ledger.fastest(peer.name, names, SHORT, SCREEN))
+        else:
+            fastest = 0
+        for place, (candidate, row) in enumerate(zip(candidates, rows, strict=True)):
+            row["fastest"] = place == fastest
+            if place != fastest:
+                candidate.server.stop()
+        return candidates[fastest] if candidates else None
 
     def _start(self, peer: Peer, setting: Setting, model: Path) -> tuple[Server, dict[str, Any]]:
         python = own_python() if peer.ours else self._environments.python(peer.environment, peer.requirements)
@@ -159,21 +170,6 @@ class Run:
     def _artefacts(self) -> list[Artefact]:
         return [artefact for artefact in self._manifest.artefacts if artefact.precision in _ON_CPU]
 
-    def _fastest(self, bench: Bench, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Return each peer in its fastest setting, and end the servers of the other settings."""
-        best = []
-        for name in dict.fromkeys(candidate.peer.name for candidate in candidates):
-            own = {candidate.setting.name: candidate for candidate in candidates if candidate.peer.name == name}
-            fastest = bench.ledger.fastest(name, list(own), SHORT, "closed-8")
-            best.append(own[fastest])
-            for row in self._rows:
-                if row["name"] == name and row["setting"] == fastest:
-                    row["fastest"] = True
-            for setting, candidate in own.items():
-                if setting != fastest:
-                    candidate.server.stop()
-        return best
-
     def _engines(self) -> list[Engine]:
         folder = self._exports.path(self._version)
         engines = [
@@ -212,7 +208,7 @@ class Run:
         found = []
         for candidate in best:
             row = next(r for r in self._rows if r["name"] == candidate.peer.name and r["fastest"])
-            if not candidate.peer.ours:
+            if not candidate.peer.ours or candidate.peer.aside:
                 continue
             engine = f"ONNX Runtime, {row['artefact']}"
             for corpus in (SHORT, MIXED):

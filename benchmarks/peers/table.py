@@ -47,8 +47,8 @@ def terminal_table(results: Results) -> Table:
     """Return the one table that is printed."""
     head = ["server", "", "setting", "req/s 1", "req/s 8", "ms CPU", "p50 ms", "p99 ms", "lists: texts/s", "mixed: req/s", "80 %: p50/p99", "differs"]  # fmt: skip
     table = Table(*head)
-    for row in results.rows:
-        table.add_row(*_cells(results, row), style=None if row["fastest"] else "dim")
+    for row in results.best:
+        table.add_row(*_cells(results, row), style="bold" if row["ours"] else None)
     for row in results.missing:
         table.add_row(row["title"], row["precision"], row["setting"], row["problem"], style="dim")
     return table
@@ -68,6 +68,11 @@ def markdown(results: Results) -> str:
             f"weights for all (read back from the export, {content['model']['difference']:.1g} logits apart at most). "
             f"{content['repeats']} repeats of {content['seconds']} s, interleaved; medians, in brackets the least and the "
             "greatest. The load generator shares the cores; its CPU time stands beside."
+        ),
+        "## Requests a second, 8 at once, some 32 tokens, against the best peer",
+        lines(
+            ["guard", "its artefact", "best peer", "ratio"],
+            ([r["guard"], r["artefact"], r["rival"], f"{r['ratio']:.2f}"] for r in ratios(results)),
         ),
         "## Closed loop, some 32 tokens",
         _closed(results, "short"),
@@ -135,6 +140,34 @@ def _cells(results: Results, row: Row) -> list[str]:
         at_80 if results.median(row, "short", "open-80", "p50_ms") is not None else _NONE,
         f"{row['verdicts']['differ']} of {row['verdicts']['texts']}",
     ]
+
+
+def ratios(results: Results) -> list[dict[str, Any]]:
+    """Return requests a second with eight at once, some 32 tokens: each of our guards against the best peer it may face.
+
+    The fp32 guard faces the best fp32 peer, the other the best of any precision.
+    """
+    found = []
+    rows = [row for row in results.best if results.median(row, "short", "closed-8", "per_s") is not None]
+
+    def speed(row: Row) -> float:
+        return results.median(row, "short", "closed-8", "per_s") or 0.0
+
+    for ours in (row for row in rows if row["ours"]):
+        rivals = [
+            row for row in rows if not row["ours"] and (ours["precision"] != "fp32" or row["precision"] == "fp32")
+        ]
+        if rivals:
+            rival = max(rivals, key=speed)
+            found.append(
+                {
+                    "guard": ours["title"],
+                    "artefact": ours["artefact"],
+                    "rival": f"{rival['title']}, {rival['precision']}, {rival['setting']}",
+                    "ratio": round(speed(ours) / speed(rival), 2),
+                }
+            )
+    return found
 
 
 def _closed(results: Results, corpus: str) -> str:
@@ -219,14 +252,15 @@ def _settings(results: Results) -> str:
     rows = [
         [
             *(row["title"], row["precision"], row["setting"]),
-            spread(results.figure(row, "short", "closed-8", "per_s"), 0),
-            spread(results.figure(row, "short", "closed-8", "cpu_ms"), 2),
-            plain(results.median(row, "short", "closed-8", "p50_ms")),
-            plain(results.median(row, "short", "closed-8", "p99_ms")),
-            plain(results.median(row, "short", "closed-8", "generator_cpu_ms"), 3),
+            spread(results.figure(row, "short", load, "per_s"), 0),
+            spread(results.figure(row, "short", load, "cpu_ms"), 2),
+            plain(results.median(row, "short", load, "p50_ms")),
+            plain(results.median(row, "short", load, "p99_ms")),
+            plain(results.median(row, "short", load, "generator_cpu_ms"), 3),
             plain(row["memory_mb"], 0),
         ]
         for row in results.rows
+        for load in ("screen-8" if results.figure(row, "short", "screen-8", "per_s") else "closed-8",)
     ]
     return lines(head, rows)
 
