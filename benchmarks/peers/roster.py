@@ -15,11 +15,11 @@ from typing import Any, Final
 import httpx
 
 from benchmarks.peers.load import OK, post
-from benchmarks.peers.weights import FP32
 from guard.taxonomy import HARMFUL
 
 CORES: Final = len(os.sched_getaffinity(0))
 SERVICES: Final = Path(__file__).parent / "services"
+FP32: Final = "fp32"
 THRESHOLD: Final = 0.5
 UNSAFE: Final = tuple(str(category) for category in HARMFUL)
 _TORCH: Final = "torch==2.13.0"  # the CPU build; a plain `torch` brings gigabytes of CUDA

@@ -22,8 +22,8 @@ from benchmarks.peers.figures import Key, Spread
 from benchmarks.peers.machine import machine
 from benchmarks.peers.measure import LIST, SCREEN, Bench, Candidate, Engine, Tick, disagreement, runs
 from benchmarks.peers.processes import Server, memory_mb, send
-from benchmarks.peers.roster import CORES, Answer, Peer, Place, Setting, own_python, scored
-from benchmarks.peers.weights import FP32, probabilities, save_as_hugging_face
+from benchmarks.peers.roster import CORES, FP32, Answer, Peer, Place, Setting, own_python, scored
+from benchmarks.peers.weights import probabilities, save_as_hugging_face
 from guard.bundle import Bundle
 from guard.exports import Artefact, Exports
 from guard.text import normalise

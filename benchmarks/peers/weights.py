@@ -16,6 +16,7 @@ import torch
 from onnx import numpy_helper
 from safetensors.torch import save_file
 
+from benchmarks.peers.roster import FP32
 from benchmarks.peers.services import modeling_lifeguard
 from guard.bundle import Bundle
 from guard.decision import softmax
@@ -23,7 +24,6 @@ from guard.exports import Exports, Manifest
 from learner import backbone
 from learner.network import Network
 
-FP32: Final = "fp32"
 TOLERANCE: Final = 1e-3  # of logits, as for the export itself
 _MODULE: Final = "modeling_lifeguard"
 _CLASS: Final = "LifeguardForSequenceClassification"
