@@ -10,7 +10,7 @@ SERVE := $(VENV)/.serve-$(RUNTIME)
 TEST := $(VENV)/.test-$(RUNTIME)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types imports clean
+.PHONY: help serve test lint types imports bench clean
 
 help:  ## Show these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ types: $(TEST)  ## Check types
 
 imports: $(TEST)  ## Check which package may import which
 	$(BIN)/lint-imports
+
+bench: $(TEST)  ## Measure Lifeguard beside its peers, an hour on two quiet cores: needs a model in exports/ and PyPI
+	$(BIN)/python -m benchmarks.peers $(BENCH)
 
 clean:  ## Remove the environment and every cache; the models in exports/ and the data in var/ stay
 	rm -rf $(VENV) .clients build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -154,6 +154,12 @@ def test_old_python_is_refused_in_words(tmp_path: Path, installed: list[str]) ->
     assert not (machine.checkout / ".venv").exists()
 
 
+def test_bench_takes_options(machine: Machine) -> None:
+    """`make bench` runs the benchmark in the tests' environment, with the options it is given."""
+    assert machine.make("bench")[-2:] == [_install("cpu,learner,dev"), "python -m benchmarks.peers"]
+    assert machine.make("bench", BENCH="--quick") == ["python -m benchmarks.peers --quick"]
+
+
 def test_clean_keeps_models_and_data(machine: Machine) -> None:
     """`make clean` removes every environment but no model, no message and no key."""
     machine.make("serve")
