@@ -23,8 +23,9 @@ from benchmarks.peers.machine import machine
 from benchmarks.peers.measure import LIST, SCREEN, Bench, Candidate, Engine, Tick, disagreement, runs
 from benchmarks.peers.processes import Server, memory_mb, send
 from benchmarks.peers.roster import CORES, FP32, Answer, Peer, Place, Setting, own_python, scored
-from benchmarks.peers.weights import probabilities, save_as_hugging_face
+from benchmarks.peers.weights import run_alone, save_as_hugging_face
 from guard.bundle import Bundle
+from guard.decision import softmax
 from guard.exports import Artefact, Exports
 from guard.text import normalise
 from tests.served import free_port
@@ -63,7 +64,7 @@ class Run:
         """Return all that is found, ready for JSON."""
         before = machine()
         model = self._folder / "model"
-        difference = save_as_hugging_face(self._exports, self._version, model, self._checked)
+        difference = save_as_hugging_face(self._exports, self._version, model, self._checked_ids())
         self._say(f"champion {self._version} saved for the peers; logits differ by {difference:.1g} at most")
         engines = self._engines()
         ids, batches = self._ids(), self._batches()
@@ -158,9 +159,14 @@ class Run:
         """Return what an artefact says of the checked texts, each run alone."""
         artefact = next(a for a in self._artefacts() if a.precision == precision)
         path = self._exports.path(self._version) / artefact.file
-        ids = [windows[0].ids for windows in self._bundle.encode(self._checked)]
         labels = [str(label) for label in self._manifest.labels]
-        return [scored(dict(zip(labels, map(float, row), strict=True))) for row in probabilities(path, ids)]
+        return [
+            scored(dict(zip(labels, map(float, row), strict=True)))
+            for row in softmax(run_alone(path, self._checked_ids()))
+        ]
+
+    def _checked_ids(self) -> list[Sequence[int]]:
+        return [windows[0].ids for windows in self._bundle.encode(self._checked)]
 
     def _artefact_of(self, answers: Sequence[Answer]) -> str:
         """Return the precision whose scores a guard gives: what it has chosen, found without asking it."""
