@@ -66,7 +66,7 @@ def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
     """Return the installed version of each package that an environment has."""
     code = (
         "import importlib.metadata as m, json, sys\n"
-        "print(json.dumps({d.metadata['Name'].lower(): d.version for d in m.distributions()}))"
+        "print(json.dumps({d.metadata['Name'].lower().replace('_', '-'): d.version for d in m.distributions()}))"
     )
     said = subprocess.run([python, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout
     found = json.loads(said)
