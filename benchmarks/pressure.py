@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -33,7 +33,7 @@ from guard.bundle import Bundle
 from guard.exports import MANIFEST, Exports, Manifest
 from guard.taxonomy import Category
 from guard.text import normalise
-from tests.served import ServedGuard, rss_bytes
+from tests.served import ServedGuard, rss_bytes, wait_for
 
 RESULTS: Final = Path(__file__).parent / "results"
 OVERLOAD: Final = 3.0
@@ -45,6 +45,7 @@ _WINDOW_S: Final = 0.5
 _SCORES_APART: Final = 1e-3
 _PEAK_AT_ONCE: Final = (8, 32)
 _WARM_S: Final = 2.0
+_SETTLE_S: Final = 30.0
 
 
 class _Result(msgspec.Struct):
@@ -178,15 +179,17 @@ class Pressure:
         told = Swaps(self._expected())
         seconds = max(requests / rate, float(count))
         worker = self._guard.pids[-1]
-        before = rss_bytes(worker)
+        before, first = rss_bytes(worker), self._swapped()
         with _swapping(self._guard.exports, count, seconds) as done:
             due = arrivals(rate, seconds, seed=4)
             load = open_loop(self._guard.port, self._requests[SHORT], due=due, limit=_CONNECTIONS, seen=told.check)
+        with suppress(TimeoutError):  # whatever it has not done by then is seen in the figures
+            wait_for(lambda: self._swapped() - first >= len(done), timeout_s=_SETTLE_S)
         time.sleep(_WARM_S)  # the last bundle is dropped
         after = rss_bytes(worker)
         return {
             "swaps": len(done),
-            "swaps_counted_by_the_guard": self._swapped(),
+            "swaps_counted_by_the_guard": self._swapped() - first,
             "versions_seen": len(told.versions),
             "requests": len(load.status),
             "of_saturation": round(len(load.status) / seconds / self.peak, 3),
