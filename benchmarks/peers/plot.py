@@ -32,8 +32,8 @@ def plot(results: Results, file: Path) -> None:
         above = [f["high"] - f["median"] if f else 0.0 for f in found]
         axes.barh(places, medians, color=colours, xerr=[below, above], error_kw={"lw": 1})
         axes.set_title(title, fontsize=10)
-        for place, value in zip(places, medians, strict=True):
-            axes.annotate(f" {value:.4g}", (value, place), va="center", fontsize=8)
+        for place, value, error in zip(places, medians, above, strict=True):
+            axes.annotate(f" {value:.4g}", (value + error, place), va="center", fontsize=8)
         axes.margins(x=0.15)
     for share, shade in zip(_SHARES, (0.35, 0.65, 1.0), strict=True):
         p99s = [results.median(row, "short", f"open-{share}", "p99_ms") or float("nan") for row in rows]
