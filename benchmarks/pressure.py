@@ -169,6 +169,7 @@ class Pressure:
             "statuses": {str(s): int((load.status == s).sum()) for s in np.unique(load.status)},
             "refused_p50_ms": round(float(np.quantile(refused, 0.5)), 1) if len(refused) else None,
             "refused_p99_ms": round(float(np.quantile(refused, 0.99)), 1) if len(refused) else None,
+            "generator_cores": round(load.cpu_s / seconds, 2),
             "recovered_s": recovered_s(after, 2 * quiet.latency_ms(0.5) / 1000),
         }
 
