@@ -20,7 +20,7 @@ serve: $(SERVE)  ## Serve on 127.0.0.1:8000 with the learner beside it; train th
 
 # One thread a process: with two they would wait for each other. A file stays in one process, with what it started.
 test: $(TEST)  ## Run every test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(TEST)  ## Check style and format
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 _MAKE: Final = shutil.which("make") or "/usr/bin/make"
-_PYTEST: Final = "pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile"
+_PYTEST: Final = "pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder"
 _TOOLS: Final = ("rm", "touch", "mkdir", "cp", "awk", "find")
 
 # `-m venv DIR` makes an environment of such stand-ins; whatever else they are told is written down
