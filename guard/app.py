@@ -78,7 +78,7 @@ def create_app(settings: GuardSettings | None = None) -> Litestar:
     return Litestar(
         route_handlers=[*ROUTES, static_files],
         lifespan=[resources],
-        exception_handlers=HANDLERS,  # type: ignore[arg-type]
+        exception_handlers=HANDLERS,
         openapi_config=OPENAPI,
         request_class=StrictRequest,
         request_max_body_size=chosen.max_body_bytes,
@@ -113,8 +113,8 @@ class Recorder:
             await self._live(scope, receive, send)
             return
         began = time.monotonic()
-        scope.setdefault("state", {})["began"] = began
         request_id = secrets.token_hex(8)
+        scope.setdefault("state", {}).update(began=began, request_id=request_id)
         status = 500
 
         async def record_status(message: Message) -> None:

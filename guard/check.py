@@ -88,7 +88,7 @@ def in_words(answer: Answer) -> str:
         return answer.detail
     score = 100 * answer.scores[answer.category]
     doubt = "  uncertain" if answer.uncertain else ""
-    return f"{answer.category:<19}  {score:5.1f} %  {answer.action}{doubt}"
+    return f"{answer.category:<19}  {score:5.1f} %  {answer.action}{doubt}{'  disguised' if answer.disguised else ''}"
 
 
 def in_json(number: int, answer: Answer) -> str:
@@ -161,8 +161,12 @@ async def _judge_here(engine: Any, settings: GuardSettings, texts: Sequence[str]
             uncertainty=round(verdict.uncertainty, 6),
             uncertain=verdict.uncertainty >= settings.uncertain_above,
             windows=windows,
+            span=span,
+            disguised=disguised,
         )
-        for verdict, windows in zip(judged.verdicts, judged.windows, strict=True)
+        for verdict, windows, span, disguised in zip(
+            judged.verdicts, judged.windows, judged.spans, judged.disguised, strict=True
+        )
     ]
 
 

@@ -40,7 +40,11 @@ class ClassifyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The verdict on one text. `scores` are those of the window that decided, of `windows` in all."""
+    """The verdict on one text. `scores` are those of the window that decided, of `windows` in all.
+
+    `span` is where that window lies in the text as it was sent, in code points: start and end. `disguised` is true when
+    the harm was found in a second reading, with look-alike letters, letters set apart and digits in words undone.
+    """
 
     category: Category
     flagged: bool
@@ -49,6 +53,8 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     uncertainty: float
     uncertain: bool
     windows: int
+    span: tuple[int, int]
+    disguised: bool
     action_text: str | None = None
 
 

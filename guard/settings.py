@@ -89,6 +89,9 @@ class GuardSettings(BaseSettings):
     action_texts: dict[Category, str] = Field(
         default_factory=dict, description="Text given with a category's action (say, a crisis line), as JSON."
     )
+    block_from: Literal[Action.ADVISE, Action.ESCALATE] = Field(
+        Action.ADVISE, description="Least action at which LiteLLM is told to block: advise or escalate."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 
     @field_validator("actions")

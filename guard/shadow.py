@@ -18,21 +18,20 @@ import numpy as np
 import structlog
 
 from guard.bundle import Bundle
-from guard.decision import Verdict, decide, softmax
+from guard.decision import Verdict, softmax
 from guard.engine import Engine, Judged, release_memory
 from guard.errors import LifeguardError
 from guard.exports import Exports
 from guard.intake import Intake
 from guard.logs import frames
 from guard.metrics import Metrics
+from guard.reading import read
 from guard.settings import GuardSettings
 from guard.taxonomy import Category
 
 WAITING: Final = 64  # requests; a shadow that falls further behind is not worth their memory
 BUSY_S: Final = 0.005
-NICENESS: Final = (
-    10  # a tenth of a worker's weight; at 19 a thread that holds the GIL could be kept off the cores for long
-)
+NICENESS: Final = 10  # a tenth of a worker's weight; at 19 a thread that holds the GIL could long be kept off the cores
 RETRY_S: Final = 30.0
 
 _log = structlog.get_logger()
@@ -169,15 +168,15 @@ class Shadow:
         """Return the shadow's verdicts, made window by window in the pauses of the workers; None when closed meanwhile."""
         limits = {**bundle.thresholds, **drawn.thresholds}
         verdicts = []
-        for windows in bundle.encode(drawn.judged.texts):
+        for reading in read(bundle, drawn.judged.texts, max_chars=self._settings.max_text_chars):
             rows = []
-            for window in windows:
+            for window in reading.windows:
                 while self._engine.busy:
                     if self._closed:
                         return None
                     time.sleep(BUSY_S)
                 rows.append(bundle.run([window]).logits)
-            verdicts.append(decide(softmax(np.concatenate(rows)), limits))
+            verdicts.append(reading.decide(softmax(np.concatenate(rows)), limits)[0])
         return verdicts
 
     def _compare(self, version: str, drawn: _Drawn, verdicts: list[Verdict]) -> None:

@@ -8,15 +8,13 @@ from litestar.datastructures import State
 from litestar.params import JSONBody
 
 from guard.auth import requires
-from guard.engine import Engine
 from guard.errors import InputError
 from guard.intake import Intake
-from guard.metrics import Metrics
-from guard.patience import Patience, PatientOperation
+from guard.patience import PatientOperation
 from guard.problems import described
+from guard.routes.judgement import judge
 from guard.schemas import ClassifyRequest, ClassifyResponse, Result, Turn
 from guard.settings import GuardSettings
-from guard.shadow import Shadow
 from guard.store.states import Role
 from guard.taxonomy import CATEGORIES
 
@@ -24,29 +22,19 @@ from guard.taxonomy import CATEGORIES
 @post(
     "/classify",
     status_code=200,
+    operation_class=PatientOperation,
     guards=[requires(Role.CLIENT)],
     responses=described(400, 401, 403, 408, 413, 503),
     tags=["classify"],
     summary="Judge messages",
-    operation_class=PatientOperation,
 )
 async def classify(
     request: Request[None, None, State], data: JSONBody[ClassifyRequest], state: State
 ) -> ClassifyResponse:
     """Judge one text, several texts, or the last user turn of a chat."""
-    engine: Engine = state.engine
     intake: Intake = state.intake
-    metrics: Metrics = state.metrics
-    shadow: Shadow = state.shadow
     settings: GuardSettings = state.settings
-    texts = _texts(data)
-    with Patience(request.scope, request.receive, limit_ms=settings.deadline_ms) as deadline_s:
-        judged = await engine.classify(texts, data.thresholds, deadline_s=deadline_s)
-    if data.store:
-        intake.offer(judged, user=data.user)
-    shadow.offer(judged, thresholds=data.thresholds, user=data.user, store=data.store)
-    metrics.observe_verdicts(judged.verdicts, settings.actions)
-    request.scope["state"]["model_version"] = judged.model_version
+    judged = await judge(request, _texts(data), user=data.user, store=data.store, thresholds=data.thresholds)
     return ClassifyResponse(
         id=f"cls-{secrets.token_hex(12)}",
         model_version=judged.model_version,
@@ -60,8 +48,12 @@ async def classify(
                 uncertainty=round(verdict.uncertainty, 6),
                 uncertain=intake.uncertain(verdict.uncertainty),
                 windows=windows,
+                span=span,
+                disguised=disguised,
             )
-            for verdict, windows in zip(judged.verdicts, judged.windows, strict=True)
+            for verdict, windows, span, disguised in zip(
+                judged.verdicts, judged.windows, judged.spans, judged.disguised, strict=True
+            )
         ],
     )
 

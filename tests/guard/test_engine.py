@@ -175,6 +175,7 @@ async def test_judged_texts_are_normalised(engine: Engine) -> None:
 async def test_stages_are_timed(engine: Engine, metrics: Metrics) -> None:
     """Each stage of a request is observed once."""
     await engine.classify(["hello"])
+    engine.close()  # a worker answers before it notes the run
     for stage in ("encode", "queue", "run"):
         assert metrics.registry.get_sample_value("guard_stage_seconds_count", {"stage": stage}) == 1
 

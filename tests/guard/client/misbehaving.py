@@ -127,6 +127,8 @@ def verdicts(*categories: Category, **changes: Any) -> bytes:
             uncertainty=0.0,
             uncertain=False,
             windows=1,
+            span=(0, 1),
+            disguised=False,
         )
         for category in categories
     ]
