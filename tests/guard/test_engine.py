@@ -116,7 +116,7 @@ async def test_reading_has_the_same_deadline(guard_settings: GuardSettings, metr
     engine = Engine(guard_settings.model_copy(update={"deadline_ms": 20}), metrics)
     slow = _Waiting(toy, encode=True)
     engine.swap(slow)
-    with pytest.raises(OutOfTime, match=r"within \d\d? ms"):
+    with pytest.raises(OutOfTime, match="20 ms"):
         await engine.classify(["hello " * ENCODE_INLINE_CHARS])
     slow.free.set()
     engine.close()
