@@ -17,7 +17,7 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-Floats = npt.NDArray[np.floating[Any]]
+Floats = npt.NDArray[Any]  # float32 or float64
 Feed = Mapping[str, npt.NDArray[np.int64]]
 
 _DOMAIN: Final = "com.microsoft"
@@ -48,17 +48,22 @@ def to_int8(source: Path, target: Path, feeds: Iterable[Feed]) -> int:
     for node in graph.node:
         if node.op_type == "MatMul" and weights.get(node.input[1], np.empty(0)).ndim == 2:  # noqa: PLR2004
             sites.setdefault(node.input[0], []).append(node)
-    constants = {"int8.one": np.float32(1), "int8.middle": np.uint8(128), "int8.zero": np.int8(0)}
+    constants: dict[str, Any] = {"int8.one": np.float32(1), "int8.middle": np.uint8(128), "int8.zero": np.int8(0)}
     replaced: dict[str, list[onnx.NodeProto]] = {}  # by the output of the node they stand for
     for (name, channels), nodes in zip(_watch(source, sites, feeds).items(), sites.values(), strict=True):
         step, centre = channels.step, channels.centre
-        constants |= {f"{name}.gain": (1 / step).astype(np.float32), f"{name}.shift": (-centre / step).astype(np.float32)}
+        constants |= {
+            f"{name}.gain": (1 / step).astype(np.float32),
+            f"{name}.shift": (-centre / step).astype(np.float32),
+        }
         code = [
             helper.make_node("Mul", [name, f"{name}.gain"], [f"{name}.gained"]),
             helper.make_node("Add", [f"{name}.gained", f"{name}.shift"], [f"{name}.centred"]),
             helper.make_node("QuantizeLinear", [f"{name}.centred", "int8.one", "int8.middle"], [f"{name}.int8"]),
         ]
-        for node, (rounded, scale, bias) in zip(nodes, channels.round([weights[n.input[1]] for n in nodes]), strict=True):
+        for node, (rounded, scale, bias) in zip(
+            nodes, channels.round([weights[n.input[1]] for n in nodes]), strict=True
+        ):
             own = node.output[0]
             constants |= {f"{own}.weight": rounded, f"{own}.scale": scale, f"{own}.bias": bias}
             inputs = [f"{name}.int8", f"{own}.weight", "int8.one", f"{own}.scale", "int8.middle", "int8.zero"]
@@ -97,13 +102,13 @@ class _Channels:
     @property
     def centre(self) -> Floats:
         """`(channels,)` the middle of each range."""
-        return (self.low + self.high) / 2
+        return np.asarray((self.low + self.high) / 2)
 
     @property
     def step(self) -> Floats:
         """`(channels,)` a 255th of each range and its margin."""
         span = (1 + _MARGIN) * (self.high - self.low)
-        return np.maximum(span, max(_LEAST_RANGE * span.max(), np.finfo(np.float32).tiny)) / 255
+        return np.asarray(np.maximum(span, max(_LEAST_RANGE * span.max(), np.finfo(np.float32).tiny)) / 255)
 
     def round(self, weights: list[Floats]) -> list[tuple[npt.NDArray[np.int8], Floats, Floats]]:
         """Return each weight's `(channels, n)` int8, the `(n,)` scales of its columns, and the `(n,)` bias.
