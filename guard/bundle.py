@@ -183,15 +183,20 @@ def open_session(file: Path, provider: Provider = Provider.CPU) -> ort.Inference
     Raises:
         BadConfiguration: The demanded provider is not active.
     """
+    session = ort.InferenceSession(str(file), session_options(), providers=_providers(provider))
+    if provider is Provider.CUDA and session.get_providers()[0] != _CUDA:
+        raise BadConfiguration("GUARD_PROVIDER=cuda, but the CUDA provider did not start: check driver and libraries.")
+    return session
+
+
+def session_options() -> ort.SessionOptions:
+    """Return how every session runs."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # one run, one thread: the batcher has as many threads as cores
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # its errors are raised too; written by it they would be lines of no JSON
-    session = ort.InferenceSession(str(file), options, providers=_providers(provider))
-    if provider is Provider.CUDA and session.get_providers()[0] != _CUDA:
-        raise BadConfiguration("GUARD_PROVIDER=cuda, but the CUDA provider did not start: check driver and libraries.")
-    return session
+    return options
 
 
 def _providers(provider: Provider) -> list[str]:

@@ -126,7 +126,7 @@ def export(
         tests = tuple(_self_tests(bundle))
         whole = msgspec.structs.replace(bundle.artefact, agreement=1.0, run_ms=_run_ms(bundle, probes))
         smaller = list(_smaller(bundle, folder, dataset, probes))
-        figures |= {f"{AGREEMENT}.{a.precision}": a.agreement for a in smaller if a.agreement is not None}
+        figures |= {f"{AGREEMENT}.{a.precision}": a.agreement for a in (whole, *smaller) if a.agreement is not None}
         figures |= {f"{RUN_MS}.{a.precision}": a.run_ms for a in (whole, *smaller) if a.run_ms is not None}
         fit = [a for a in smaller if (folder / a.file).exists()]
         draft = msgspec.structs.replace(draft, artefacts=(whole, *fit), self_test=tests, metrics=figures)
