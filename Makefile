@@ -10,7 +10,7 @@ SERVE := $(VENV)/.serve-$(RUNTIME)
 TEST := $(VENV)/.test-$(RUNTIME)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types imports clean
+.PHONY: help serve test lint types imports bench clean
 
 help:  ## Show these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -18,8 +18,9 @@ help:  ## Show these commands
 serve: $(SERVE)  ## Serve on 127.0.0.1:8000 with the learner beside it; train the first model when there is none
 	$(BIN)/guard serve
 
+# One thread a process: with two they would wait for each other. A file stays in one process, with what it started.
 test: $(TEST)  ## Run every test
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(TEST)  ## Check style and format
 	$(BIN)/ruff check .
@@ -31,8 +32,11 @@ types: $(TEST)  ## Check types
 imports: $(TEST)  ## Check which package may import which
 	$(BIN)/lint-imports
 
+bench: $(TEST)  ## Measure Lifeguard beside its peers, an hour on two quiet cores: needs a model in exports/ and PyPI
+	$(BIN)/python -m benchmarks.peers $(BENCH)
+
 clean:  ## Remove the environment and every cache; the models in exports/ and the data in var/ stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .clients build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is newer than what it was installed from, or it is made anew. The tests' environment can serve as well.

@@ -70,6 +70,10 @@ def _windows(bundle: Bundle, examples: Sequence[Example]) -> list[Window]:
     return [windows[0] for windows in bundle.encode([example.text for example in examples])]
 
 
+def _window(ids: tuple[int, ...]) -> Window:
+    return Window(ids, 0, len(ids))  # of no text: nobody asks where its tokens stand
+
+
 def _moved(bundle: Bundle, windows: Sequence[Window]) -> float:
     """Return by how many logits random batch mates and paddings move a message at most."""
     random, most = np.random.default_rng(SEED), 0.0
@@ -77,7 +81,7 @@ def _moved(bundle: Bundle, windows: Sequence[Window]) -> float:
         batch = [windows[i] for i in random.integers(0, len(windows), random.integers(2, 13))]
         longest = max(batch, key=lambda window: len(window.ids)).ids
         width = min(len(longest) + int(random.integers(0, 41)), bundle.manifest.max_tokens)
-        batch.append(Window((longest * 3)[:width]))
+        batch.append(_window((longest * 3)[:width]))
         together = bundle.run(batch).logits
         alone = np.concatenate([bundle.run([window]).logits for window in batch])
         most = max(most, float(np.abs(together - alone).max()))
@@ -87,7 +91,7 @@ def _moved(bundle: Bundle, windows: Sequence[Window]) -> float:
 def _times(bundles: Mapping[Precision, Bundle], windows: Sequence[Window]) -> dict[Precision, dict[str, float]]:
     """Return median CPU milliseconds a message: alone, in batches of 8 and 32, and a stream of mixed lengths, one a run."""
     random = np.random.default_rng(SEED)
-    exact = [Window((windows[i].ids * TOKENS)[:TOKENS]) for i in random.integers(0, len(windows), 32)]
+    exact = [_window((windows[i].ids * TOKENS)[:TOKENS]) for i in random.integers(0, len(windows), 32)]
     mixed = [windows[i] for i in random.integers(0, len(windows), 64)]
     loads = {
         "cpu_ms.alone": [[window] for window in exact],

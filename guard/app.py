@@ -72,7 +72,7 @@ def create_app(settings: GuardSettings | None = None) -> Litestar:
     return Litestar(
         route_handlers=[*ROUTES, static_files],
         lifespan=[resources],
-        exception_handlers=HANDLERS,  # type: ignore[arg-type]
+        exception_handlers=HANDLERS,
         openapi_config=OPENAPI,
         request_class=StrictRequest,
         request_max_body_size=chosen.max_body_bytes,
@@ -108,6 +108,7 @@ class Recorder:
             return
         began = time.monotonic()
         request_id = secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = request_id
         status = 500
 
         async def record_status(message: Message) -> None:

@@ -13,11 +13,12 @@ from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from guard.decision import softmax
 from guard.errors import BadConfiguration, BrokenExport, LifeguardError, NoModel
 from guard.exports import Artefact, Exports, Manifest
+from guard.lexicon import Lexicon
 from guard.settings import Precision, Provider
 from guard.taxonomy import CATEGORIES
 
@@ -36,9 +37,11 @@ SELF_TEST_TOLERANCE: Final[Mapping[str, float]] = {Precision.FP32: 1e-2, Precisi
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Up to `max_tokens` tokens of a text, special tokens included."""
+    """Up to `max_tokens` tokens of a text, special tokens included, and the span of its characters that they are."""
 
     ids: tuple[int, ...]
+    start: int = 0
+    end: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Bundle:
         self.artefact = artefact
         self.version = manifest.version
         self.thresholds = manifest.thresholds
+        self.lexicon = Lexicon.of(tokenizer.get_vocab())
         self._tokenizer = tokenizer
         self._session = session
         self._inputs = {i.name for i in session.get_inputs()}
@@ -141,12 +145,12 @@ class Bundle:
             NoModel: The tokenizer fails on them.
         """
         try:
-            encodings = self._tokenizer.encode_batch_fast(list(texts))  # releases the GIL, which `encode` holds
+            encodings = self._tokenizer.encode_batch(list(texts))  # releases the GIL, which `encode` holds
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - a panic of the tokenizer's Rust is no Exception
             raise NoModel(f"The tokenizer of export {self.version} failed ({type(error).__name__}).") from None
-        return [[Window(tuple(part.ids)) for part in (e, *e.overflowing)] for e in encodings]
+        return [_windows(encoding, text) for encoding, text in zip(encodings, texts, strict=True)]
 
     def run(self, windows: Sequence[Window]) -> Outputs:
         """Run the model once over some windows, padded on the right to the longest."""
@@ -229,3 +233,14 @@ def _check(manifest: Manifest) -> None:
         raise BrokenExport(f"Export {version} does not have the six categories.")
     if set(manifest.thresholds) != set(CATEGORIES) or not all(0 < t <= 1 for t in manifest.thresholds.values()):
         raise BrokenExport(f"Export {version} needs a threshold in (0, 1] for each category.")
+
+
+def _windows(encoding: Encoding, text: str) -> list[Window]:
+    if not encoding.overflowing:
+        return [Window(tuple(encoding.ids), 0, len(text))]
+    windows = []
+    for part in (encoding, *encoding.overflowing):
+        places = [place for place in part.offsets if place[1] > place[0]]  # special tokens have none
+        start = places[0][0] if places else 0
+        windows.append(Window(tuple(part.ids), start, places[-1][1] if places else start))
+    return windows

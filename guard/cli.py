@@ -1,9 +1,10 @@
-"""`guard …`: serve, keys, keyring, models, erase. Wiring only; every command's work is done elsewhere."""
+"""`guard …`: serve, check, keys, keyring, models, erase. Wiring only; every command's work is done elsewhere."""
 
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -15,6 +16,9 @@ from guard.settings import GuardSettings, read_settings
 from guard.store import Store, open_store
 from guard.store.keyring import Keyring
 from guard.store.states import Role
+
+if TYPE_CHECKING:
+    from guard.client import Answer
 
 app = typer.Typer(help="The guard: classify, review, operate.", no_args_is_help=True, pretty_exceptions_enable=False)
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
@@ -42,6 +46,38 @@ def serve() -> None:
     from guard import server
 
     server.serve(read_settings(GuardSettings))
+
+
+@app.command()
+def check(
+    text: Annotated[str, typer.Argument(help="A message, or - for one a line from standard input.")],
+    *,
+    url: Annotated[str | None, typer.Option(help="The guard to ask, if not that of GUARD_URL.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer a message as JSON too, as lines always are.")] = False,
+) -> None:
+    """Judge a message, or each line of standard input; nothing of them is kept.
+
+    The guard at --url or GUARD_URL judges, with the key in GUARD_API_KEY; without one, the champion in GUARD_EXPORTS_DIR.
+
+    Exit status: 0 nothing flagged, 1 something flagged, 2 not all judged.
+    """
+    from guard import check as checking
+
+    lines = text == "-"
+
+    def write(number: int, answer: "Answer") -> None:
+        typer.echo(checking.in_json(number, answer) if lines or as_json else checking.in_words(answer))
+
+    try:
+        settings = read_settings(GuardSettings)
+        address = url or settings.url
+        judging = checking.served(address, settings.api_key) if address else checking.local(settings)
+        with judging as judge, checking.followed(sys.stdin.buffer) if lines else nullcontext([[(1, text)]]) as groups:
+            status = checking.check(judge, groups, write)
+    except LifeguardError as error:
+        _say(error)
+        status = checking.FAILED
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -151,8 +187,12 @@ def execute(program: typer.Typer) -> None:
     try:
         program()
     except LifeguardError as error:
-        typer.echo(f"{error.title}: {error.detail}", err=True)
+        _say(error)
         sys.exit(1)
+
+
+def _say(error: LifeguardError) -> None:
+    typer.echo(f"{error.title}: {error.detail}", err=True)
 
 
 def main() -> None:

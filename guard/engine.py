@@ -11,25 +11,35 @@ from typing import Final
 import numpy as np
 
 from guard.batcher import Batcher
-from guard.bundle import Bundle, Window
-from guard.decision import Verdict, decide, softmax
-from guard.errors import EmptyText, NoModel, OutOfTime, TooLarge
+from guard.bundle import Bundle
+from guard.decision import Verdict, softmax
+from guard.errors import NoModel, OutOfTime, TooLarge
 from guard.metrics import Metrics
+from guard.reading import check_length, read
 from guard.settings import GuardSettings
 from guard.taxonomy import Category
-from guard.text import normalise
 
 ENCODE_INLINE_CHARS: Final = 2_000  # some 0.1 ms of tokenizing; more than that leaves the event loop for a thread
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The verdicts of one request, all by one version, and the normalised texts they are about."""
+    """The verdicts of one request, all by one version, and the normalised texts they are about.
+
+    Args:
+        windows: How many were judged of each text, those of an undisguised reading included.
+        tokens: How many the model read, in all windows.
+        spans: The characters of each text as it was sent that decided: start and end.
+        disguised: Whether it took the undisguised reading to find the harm.
+    """
 
     model_version: str
     texts: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
     windows: tuple[int, ...]
+    tokens: int
+    spans: tuple[tuple[int, int], ...]
+    disguised: tuple[bool, ...]
 
 
 class Engine:
@@ -81,27 +91,39 @@ class Engine:
         limit = self._settings.max_text_chars
         deadline_s = self._settings.deadline_ms / 1000
         began = time.monotonic()
-        if sum(map(len, texts)) <= ENCODE_INLINE_CHARS:
-            normalised, windows = _encode(bundle, texts, limit)
+        short = sum(map(len, texts)) <= ENCODE_INLINE_CHARS
+        if short:
+            readings = read(bundle, texts, max_chars=limit)
         else:
             try:
                 async with asyncio.timeout(deadline_s):
-                    normalised, windows = await asyncio.to_thread(_encode, bundle, texts, limit)
+                    readings = await asyncio.to_thread(read, bundle, texts, max_chars=limit)
             except TimeoutError:
                 raise OutOfTime(
                     f"Reading the texts took longer than {self._settings.deadline_ms} ms: send fewer or shorter ones."
                 ) from None
         took_s = time.monotonic() - began
         self._metrics.stage_seconds.labels("encode").observe(took_s)
-        flat = [window for part in windows for window in part]
+        flat = [window for reading in readings for window in reading.windows]
         logits = await self._batcher.run(bundle, flat, timeout_s=deadline_s - took_s)
         if not np.isfinite(logits).all():
             raise NoModel(f"Export {bundle.version} gave no numbers for this request, so there is no verdict.")
         limits = {**bundle.thresholds, **(thresholds or {})}
-        counts = tuple(map(len, windows))
+        counts = tuple(len(reading.windows) for reading in readings)
         parts = np.split(softmax(logits), np.cumsum(counts)[:-1])
-        verdicts = tuple(decide(part, limits) for part in parts)
-        return Judged(model_version=bundle.version, texts=normalised, verdicts=verdicts, windows=counts)
+        decided = [reading.decide(part, limits) for reading, part in zip(readings, parts, strict=True)]
+        for verdict, disguised in decided:
+            if disguised:
+                self._metrics.disguised.labels(verdict.category).inc()
+        return Judged(
+            model_version=bundle.version,
+            texts=tuple(reading.text for reading in readings),
+            verdicts=tuple(verdict for verdict, _ in decided),
+            windows=counts,
+            tokens=sum(len(window.ids) for window in flat),
+            spans=tuple(reading.span(verdict.window) for reading, (verdict, _) in zip(readings, decided, strict=True)),
+            disguised=tuple(disguised for _, disguised in decided),
+        )
 
     def swap(self, bundle: Bundle) -> None:
         """Put a bundle in service; requests under way keep the one they began with."""
@@ -117,7 +139,7 @@ class Engine:
             raise TooLarge(
                 f"{len(texts)} texts are more than {self._settings.max_texts}: send them in several requests."
             )
-        _check_length(texts, self._settings.max_text_chars)
+        check_length(texts, self._settings.max_text_chars)
 
 
 def release_memory() -> None:
@@ -126,20 +148,3 @@ def release_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def _check_length(texts: Sequence[str], limit: int) -> None:
-    longest = max(map(len, texts))
-    if longest > limit:
-        raise TooLarge(
-            f"A text has {longest} characters, the limit is {limit}: send it in parts (GUARD_MAX_TEXT_CHARS)."
-        )
-
-
-def _encode(bundle: Bundle, texts: Sequence[str], limit: int) -> tuple[tuple[str, ...], list[list[Window]]]:
-    normalised = tuple(map(normalise, texts))
-    _check_length(normalised, limit)  # NFKC writes one character of a ligature as up to eighteen
-    if not all(normalised):
-        empty = next(i for i, text in enumerate(normalised) if not text)
-        raise EmptyText(f"Text {empty} holds no visible character: leave it out.")
-    return normalised, bundle.encode(normalised)

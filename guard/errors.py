@@ -14,13 +14,15 @@
     │   ├── NoRoom
     │   ├── OutOfTime
     │   └── StoreUnavailable
+    ├── NotJudged                   502   a client's guard gave no verdict
     ├── BrokenExport                500   an export that must not serve
     └── BadConfiguration            500   a setting or a key that cannot work
 
 A message names the thing, the value and the remedy; it never repeats a user's text.
 """
 
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 
 class LifeguardError(Exception):
@@ -119,6 +121,21 @@ class StoreUnavailable(Unavailable):
     """The database does not answer."""
 
     title = "Store unavailable"
+
+
+class NotJudged(LifeguardError):
+    """A guard that was asked over HTTP gave no verdict; `reason` is one of `guard.client.Reason`."""
+
+    status = 502
+    title = "Not judged"
+
+    def __init__(self, detail: str, *, reason: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be copied with the reason, which a pool of processes hands back to its caller."""
+        return partial(type(self), reason=self.reason), (self.detail,)
 
 
 class BrokenExport(LifeguardError):

@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from guard.calls import Calls
 from guard.engine import Judged
 from guard.errors import LifeguardError
 from guard.metrics import Metrics
@@ -48,6 +49,7 @@ class Intake:
         self._metrics = metrics
         self._clock = clock
         self._sample = sample or random.SystemRandom().random  # unpredictable: nobody may choose to be audited
+        self._calls = Calls(clock)
         self._waiting: deque[Arrival] = deque()
         self._ready = asyncio.Event()
         self._flushing = asyncio.Lock()
@@ -56,10 +58,20 @@ class Intake:
         """Return whether a verdict of this uncertainty is one that people should see."""
         return uncertainty >= self._settings.uncertain_above
 
-    def offer(self, judged: Judged, *, user: str | None) -> None:
-        """Queue the verdicts that belong into the pool: all uncertain ones, and an audit share of the others."""
+    def offer(self, judged: Judged, *, user: str | None, call: str | None = None) -> None:
+        """Queue the verdicts that belong into the pool: all uncertain ones, and an audit share of the others.
+
+        Args:
+            judged: The verdicts.
+            user: The caller's opaque user id.
+            call: The id of the call that brings them; a text that it brought before is passed over, whatever became
+                of it: drawn twice, its inclusion probability would be wrong, and written twice, its count.
+        """
         now = self._clock()
         for text, verdict in zip(judged.texts, judged.verdicts, strict=True):
+            if call is not None and not self._calls.first(call, text):
+                self._metrics.intake.labels("same_call").inc()
+                continue
             uncertain = self.uncertain(verdict.uncertainty)
             probability = 1.0 if uncertain else self._settings.audit_rate
             if not uncertain and self._sample() >= probability:

@@ -9,7 +9,7 @@ from prometheus_client.process_collector import ProcessCollector
 from guard.decision import Verdict
 from guard.exports import Manifest
 from guard.store.states import CycleState, MessageState
-from guard.taxonomy import Action, Category
+from guard.taxonomy import HARMFUL, Action, Category
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _SHARES: Final = tuple(i / 10 for i in range(1, 11))
@@ -36,6 +36,14 @@ class Metrics:
         self.uncertainty = Histogram(
             "guard_uncertainty", "Entropy / ln 6 of a verdict.", ["category"], buckets=_SHARES, registry=registry
         )
+        self.disguised = Counter(
+            "guard_disguised",
+            "Verdicts of a harmful category that the undisguised reading of a text decided.",
+            ["category"],
+            registry=registry,
+        )
+        for category in HARMFUL:
+            self.disguised.labels(category)
         for category in Category:
             self.uncertainty.labels(category)
             for action in Action:
@@ -59,7 +67,7 @@ class Metrics:
 
         # what enters the pool
         self.intake = Counter("guard_intake", "Verdicts offered to the pool by fate.", ["fate"], registry=registry)
-        for fate in ("new", "repeated", "dropped_full", "dropped_queue", "retried"):
+        for fate in ("new", "repeated", "dropped_full", "dropped_queue", "retried", "same_call"):
             self.intake.labels(fate)
         self.intake_waiting = Gauge("guard_intake_waiting", "Verdicts that wait to be written.", registry=registry)
 

@@ -1,5 +1,9 @@
-"""Errors into answers: the one place that maps them to RFC 9457 problem+json. Never repeats what a caller sent."""
+"""Errors into answers: the one place that maps them, to RFC 9457 problem+json and, for `/v1/…`, to OpenAI's envelope.
 
+Never repeats what a caller sent.
+"""
+
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -8,6 +12,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.openapi import ResponseSpec
 
+from guard.dialects import Fault, FaultEnvelope
 from guard.errors import LifeguardError, Unavailable
 from guard.logs import frames
 from guard.schemas import Problem
@@ -23,6 +28,14 @@ def described(*statuses: int) -> dict[int, ResponseSpec]:
         status: ResponseSpec(
             Problem, description=HTTPStatus(status).phrase, media_type=MEDIA_TYPE, generate_examples=False
         )
+        for status in statuses
+    }
+
+
+def enveloped(*statuses: int) -> dict[int, ResponseSpec]:
+    """Return the OpenAPI entry of each status that is answered with an envelope."""
+    return {
+        status: ResponseSpec(FaultEnvelope, description=HTTPStatus(status).phrase, generate_examples=False)
         for status in statuses
     }
 
@@ -65,4 +78,27 @@ def _answer(status: int, title: str, detail: str, *, headers: dict[str, str] | N
     return Response(problem, status_code=status, media_type=MEDIA_TYPE, headers=headers or {})
 
 
-HANDLERS: Final = {LifeguardError: from_lifeguard, HTTPException: from_http, Exception: from_unexpected}
+_Answer = Callable[[Request[Any, Any, Any], Any], Response[Any]]
+HANDLERS: Final[dict[int | type[Exception], _Answer]] = {
+    LifeguardError: from_lifeguard,
+    HTTPException: from_http,
+    Exception: from_unexpected,
+}
+
+
+def _in_envelope(handler: _Answer) -> _Answer:
+    def answer(request: Request[Any, Any, Any], error: Exception) -> Response[FaultEnvelope]:
+        response = handler(request, error)
+        problem: Problem = response.content
+        fault = Fault(
+            message=problem.detail,
+            type="server_error" if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error",
+            param=None,
+            code=problem.title.lower().replace(" ", "_"),
+        )
+        return Response(FaultEnvelope(fault), status_code=problem.status, headers=response.headers)
+
+    return answer
+
+
+ENVELOPED: Final = {kind: _in_envelope(handler) for kind, handler in HANDLERS.items()}

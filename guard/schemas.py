@@ -1,14 +1,17 @@
-"""The wire types of Lifeguard's own routes, as frozen msgspec structs; OpenAPI is made from them."""
+"""The wire types of classifying, as frozen msgspec structs; OpenAPI is made from them, and `guard.client` reads them.
 
-from datetime import datetime
-from typing import Annotated, Any, Final
+Those of reviewing are in `guard/review_schemas.py`: they need the store, which a client should not load.
+"""
+
+from typing import Annotated, Final
 
 import msgspec
 
-from guard.store.states import ContrastState, ContrastVerdict, CycleState
 from guard.taxonomy import Action, Category
 
-MAX_ID: Final = 2**63 - 1  # both databases count in 64 bits
+DEADLINE_HEADER: Final = (
+    "x-deadline-ms"  # milliseconds for which the caller still waits; what comes later is for nobody
+)
 
 
 class TextPart(msgspec.Struct, frozen=True):
@@ -37,7 +40,11 @@ class ClassifyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The verdict on one text. `scores` are those of the window that decided, of `windows` in all."""
+    """The verdict on one text. `scores` are those of the window that decided, of `windows` in all.
+
+    `span` is where that window lies in the text as it was sent, in code points: start and end. `disguised` is true when
+    the harm was found in a second reading, with look-alike letters, letters set apart and digits in words undone.
+    """
 
     category: Category
     flagged: bool
@@ -46,6 +53,8 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     uncertainty: float
     uncertain: bool
     windows: int
+    span: tuple[int, int]
+    disguised: bool
     action_text: str | None = None
 
 
@@ -72,74 +81,3 @@ class Readiness(msgspec.Struct, frozen=True):
     ready: bool
     model_version: str | None
     problems: list[str]
-
-
-class NextPick(msgspec.Struct, frozen=True):
-    """A message to label. An audit is shown blind: its `scores` are null and its `reason` says only that."""
-
-    pick_id: int
-    cycle_id: int
-    text: str
-    reason: dict[str, Any]
-    scores: dict[Category, float] | None
-    model_version: str
-    leased_until: datetime
-
-
-class LabelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A decision about a pick; a `category` of null means "can't tell"."""
-
-    pick_id: Annotated[int, msgspec.Meta(ge=1, le=MAX_ID)]
-    category: Category | None
-    idempotency_key: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,64}$")] | None = None
-
-
-class Labelled(msgspec.Struct, frozen=True):
-    """A recorded decision."""
-
-    label_id: int
-
-
-class Undone(msgspec.Struct, frozen=True):
-    """The pick whose decision was taken back, held again by the same reviewer."""
-
-    pick_id: int
-
-
-class ContrastPair(msgspec.Struct, frozen=True):
-    """A labelled message and an LLM's edit of it, which should have another category; proposed, not yet trained on."""
-
-    id: int
-    cycle_id: int
-    seed: str
-    seed_category: Category
-    text: str
-    category: Category
-
-
-class ContrastRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A verdict: the edit `flips` the label to the pair's category, the seed's label still `holds`, or `unclear`."""
-
-    contrast_id: Annotated[int, msgspec.Meta(ge=1, le=MAX_ID)]
-    verdict: ContrastVerdict
-
-
-class ContrastDecided(msgspec.Struct, frozen=True):
-    """What a pair is after a verdict; only confirmed ones are trained on."""
-
-    state: ContrastState
-
-
-class BatchStatus(msgspec.Struct, frozen=True):
-    """How far people are with the latest batch."""
-
-    cycle_id: int
-    state: CycleState
-    strategy: str
-    opened_at: datetime
-    due_at: datetime
-    size: int
-    labelled: int
-    unclear: int
-    held: int
-    waiting: int

@@ -51,6 +51,10 @@ class GuardSettings(BaseSettings):
         None, description="The keyring itself, as JSON; otherwise it is read from a file."
     )
     keyring_file: Path | None = Field(None, description="File of the keyring; `keyring.json` in the data folder.")
+    url: str | None = Field(
+        None, description="The guard that `guard check` asks; without one the champion judges in its process."
+    )
+    api_key: SecretStr | None = Field(None, description="The key that `guard check` sends to that guard.")
     learner: bool = Field(True, description="Run the learner as a supervised child of `guard serve`.")
 
     max_text_chars: int = Field(32_000, ge=1, description="Characters of one text; above it 413.")
@@ -89,6 +93,9 @@ class GuardSettings(BaseSettings):
     )
     action_texts: dict[Category, str] = Field(
         default_factory=dict, description="Text given with a category's action (say, a crisis line), as JSON."
+    )
+    block_from: Literal[Action.ADVISE, Action.ESCALATE] = Field(
+        Action.ADVISE, description="Least action at which LiteLLM is told to block: advise or escalate."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 

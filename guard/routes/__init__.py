@@ -4,6 +4,18 @@ from litestar.types import ControllerRouterHandler
 
 from guard.routes.classify import classify
 from guard.routes.health import healthz, metrics, readyz
+from guard.routes.litellm import litellm_guardrail
+from guard.routes.moderations import moderations
 from guard.routes.review import ReviewController
+from guard.routes.vllm import vllm_classify
 
-ROUTES: list[ControllerRouterHandler] = [classify, healthz, readyz, metrics, ReviewController]
+ROUTES: list[ControllerRouterHandler] = [
+    classify,
+    moderations,
+    litellm_guardrail,
+    vllm_classify,
+    healthz,
+    readyz,
+    metrics,
+    ReviewController,
+]

@@ -8,11 +8,10 @@ from litestar.datastructures import State
 from litestar.params import JSONBody
 
 from guard.auth import requires
-from guard.engine import Engine
 from guard.errors import InputError
 from guard.intake import Intake
-from guard.metrics import Metrics
 from guard.problems import described
+from guard.routes.judgement import judge
 from guard.schemas import ClassifyRequest, ClassifyResponse, Result, Turn
 from guard.settings import GuardSettings
 from guard.store.states import Role
@@ -31,15 +30,9 @@ async def classify(
     request: Request[None, None, State], data: JSONBody[ClassifyRequest], state: State
 ) -> ClassifyResponse:
     """Judge one text, several texts, or the last user turn of a chat."""
-    engine: Engine = state.engine
     intake: Intake = state.intake
-    metrics: Metrics = state.metrics
     settings: GuardSettings = state.settings
-    judged = await engine.classify(_texts(data), data.thresholds)
-    if data.store:
-        intake.offer(judged, user=data.user)
-    metrics.observe_verdicts(judged.verdicts, settings.actions)
-    request.scope["state"]["model_version"] = judged.model_version
+    judged = await judge(request, _texts(data), user=data.user, store=data.store, thresholds=data.thresholds)
     return ClassifyResponse(
         id=f"cls-{secrets.token_hex(12)}",
         model_version=judged.model_version,
@@ -53,8 +46,12 @@ async def classify(
                 uncertainty=round(verdict.uncertainty, 6),
                 uncertain=intake.uncertain(verdict.uncertainty),
                 windows=windows,
+                span=span,
+                disguised=disguised,
             )
-            for verdict, windows in zip(judged.verdicts, judged.windows, strict=True)
+            for verdict, windows, span, disguised in zip(
+                judged.verdicts, judged.windows, judged.spans, judged.disguised, strict=True
+            )
         ],
     )
 

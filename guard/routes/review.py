@@ -11,7 +11,7 @@ from litestar.params import JSONBody
 from guard.auth import Caller, requires
 from guard.errors import NotFound
 from guard.problems import described
-from guard.schemas import (
+from guard.review_schemas import (
     BatchStatus,
     ContrastDecided,
     ContrastPair,

@@ -457,5 +457,5 @@ async def test_answers_are_plain_json(resident: Running) -> None:
     answer = json.loads((await resident.classify(text="hello")).text, parse_constant=pytest.fail)
     assert list(answer) == ["id", "model_version", "results"]
     assert list(answer["results"][0]) == [
-        "category", "flagged", "action", "scores", "uncertainty", "uncertain", "windows"
+        "category", "flagged", "action", "scores", "uncertainty", "uncertain", "windows", "span", "disguised"
     ]  # fmt: skip

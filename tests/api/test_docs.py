@@ -14,6 +14,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 # every route but the page itself and its files, with what it answers besides problems
 OPERATIONS = {
     ("/classify", "post"): {200},
+    ("/v1/moderations", "post"): {200},
+    ("/v1/classify", "post"): {200},
+    ("/beta/litellm_basic_guardrail_api", "post"): {200},
     ("/healthz", "get"): {200},
     ("/readyz", "get"): {200, 503},
     ("/metrics", "get"): {200},
@@ -26,6 +29,9 @@ OPERATIONS = {
 }
 PROBLEMS = {
     ("/classify", "post"): {400, 401, 403, 408, 413, 503},
+    ("/v1/moderations", "post"): {400, 401, 403, 408, 413, 503},
+    ("/v1/classify", "post"): {400, 401, 403, 408, 413, 503},
+    ("/beta/litellm_basic_guardrail_api", "post"): {400, 401, 403, 408, 413, 503},
     ("/review/next", "post"): {401, 403, 503},
     ("/review/labels", "post"): {400, 401, 403, 404, 408, 409, 413, 503},
     ("/review/undo", "post"): {401, 403, 404, 409, 503},
@@ -85,8 +91,13 @@ async def test_every_answer_is_described(schema: dict[str, Any]) -> None:
         assert {int(status) for status in operation["responses"]} == answers | problems
         for status in problems:
             content = operation["responses"][str(status)]["content"]
-            assert list(content) == ["application/problem+json"]
-            assert content["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
+            kind, name = (
+                ("application/json", "FaultEnvelope")
+                if path.startswith("/v1/")
+                else ("application/problem+json", "Problem")
+            )
+            assert list(content) == [kind]
+            assert content[kind]["schema"] == {"$ref": f"#/components/schemas/{name}"}
         assert operation["summary"]
         assert operation["description"]
         assert operation["tags"]

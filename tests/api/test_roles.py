@@ -21,6 +21,9 @@ EVERYONE = {"nobody", "unknown", "revoked", *Role}
 # who gets past the door, for every route and method; the others get 401 without a key in force, else 403
 MAY: dict[tuple[str, str], set[str]] = {
     ("POST", "/classify"): {Role.CLIENT, Role.ADMIN},
+    ("POST", "/v1/moderations"): {Role.CLIENT, Role.ADMIN},
+    ("POST", "/v1/classify"): {Role.CLIENT, Role.ADMIN},
+    ("POST", "/beta/litellm_basic_guardrail_api"): {Role.CLIENT, Role.ADMIN},
     ("POST", "/review/next"): {Role.REVIEWER, Role.ADMIN},
     ("POST", "/review/labels"): {Role.REVIEWER, Role.ADMIN},
     ("POST", "/review/undo"): {Role.REVIEWER, Role.ADMIN},
@@ -91,7 +94,8 @@ async def test_table(house: House, caller: str) -> None:
             assert answer.status_code not in {401, 403}, (method, path)
         else:
             assert answer.status_code == (403 if caller in set(Role) else 401), (method, path)
-            assert answer.headers["content-type"] == "application/problem+json"
+            openai = path.startswith("/v1/")
+            assert answer.headers["content-type"] == ("application/json" if openai else "application/problem+json")
             assert house.secrets.get(caller, "lg_") not in answer.text.replace("lg_…", "")
             assert ("www-authenticate" in answer.headers) == (answer.status_code == 401)
 

@@ -10,6 +10,7 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 _MAKE: Final = shutil.which("make") or "/usr/bin/make"
+_PYTEST: Final = "pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder"
 _TOOLS: Final = ("rm", "touch", "mkdir", "cp", "awk", "find")
 
 # `-m venv DIR` makes an environment of such stand-ins; whatever else they are told is written down
@@ -90,15 +91,15 @@ def test_second_serve_installs_nothing(machine: Machine) -> None:
 
 def test_serve_after_test_installs_nothing(machine: Machine) -> None:
     """The environment of the tests is good enough to serve from."""
-    assert machine.make("test")[-2:] == [_install("cpu,learner,dev"), "pytest -q"]
+    assert machine.make("test")[-2:] == [_install("cpu,learner,dev"), _PYTEST]
     assert machine.make("serve") == ["guard serve"]
 
 
 def test_test_after_serve_adds_what_is_missing(machine: Machine) -> None:
     """`make test` in an environment made for serving adds the development packages, once."""
     machine.make("serve")
-    assert machine.make("test") == [_uninstall("onnxruntime-gpu"), _install("cpu,learner,dev"), "pytest -q"]
-    assert machine.make("test") == ["pytest -q"]
+    assert machine.make("test") == [_uninstall("onnxruntime-gpu"), _install("cpu,learner,dev"), _PYTEST]
+    assert machine.make("test") == [_PYTEST]
 
 
 @pytest.mark.parametrize("changed", ["pyproject.toml", "constraints.txt"])
@@ -123,7 +124,7 @@ def test_gpu_gets_its_own_runtime(machine: Machine) -> None:
     machine.make("test")
     machine.install("nvidia-smi", "#!/bin/sh\nexit 0\n")
     assert machine.make("serve") == [_uninstall("onnxruntime"), _install("gpu,learner"), "guard serve"]
-    assert machine.make("test") == [_uninstall("onnxruntime"), _install("gpu,learner,dev"), "pytest -q"]
+    assert machine.make("test") == [_uninstall("onnxruntime"), _install("gpu,learner,dev"), _PYTEST]
     assert machine.make("serve", RUNTIME="cpu")[:2] == [_uninstall("onnxruntime-gpu"), _install("cpu,learner")]
 
 
@@ -153,15 +154,23 @@ def test_old_python_is_refused_in_words(tmp_path: Path, installed: list[str]) ->
     assert not (machine.checkout / ".venv").exists()
 
 
+def test_bench_takes_options(machine: Machine) -> None:
+    """`make bench` runs the benchmark in the tests' environment, with the options it is given."""
+    assert machine.make("bench")[-2:] == [_install("cpu,learner,dev"), "python -m benchmarks.peers"]
+    assert machine.make("bench", BENCH="--quick") == ["python -m benchmarks.peers --quick"]
+
+
 def test_clean_keeps_models_and_data(machine: Machine) -> None:
-    """`make clean` removes the environment but no model, no message and no key."""
+    """`make clean` removes every environment but no model, no message and no key."""
     machine.make("serve")
+    (machine.checkout / ".clients" / "litellm").mkdir(parents=True)
     kept = [machine.checkout / "exports" / "champion", machine.checkout / "var" / "keyring.json"]
     for file in kept:
         file.parent.mkdir()
         file.touch()
     machine.make("clean")
     assert not (machine.checkout / ".venv").exists()
+    assert not (machine.checkout / ".clients").exists()
     assert all(file.exists() for file in kept)
 
 

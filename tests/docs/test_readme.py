@@ -1,4 +1,4 @@
-"""README.md does what it says: its commands parse, its requests are taken, its answers are the ones given."""
+"""README.md and docs/clients.md do what they say: their commands parse, their requests are taken, their answers are the ones given."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
@@ -18,13 +19,15 @@ import pytest
 import yaml
 
 from guard.app import create_app
-from guard.schemas import ClassifyRequest, LabelRequest
+from guard.review_schemas import LabelRequest
+from guard.schemas import ClassifyRequest
 from guard.settings import GuardSettings
 from tests.deploy import commands
 from tests.deploy.test_dockerfile import read_stages
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = (ROOT / "README.md").read_text()
+PAGES: Final = README + (ROOT / "docs" / "clients.md").read_text()
 FIRST_SCREEN: Final = README.partition("\n## ")[0]
 ADDRESS: Final = "http://127.0.0.1:8000"
 _BODIES: Final[dict[str, type[msgspec.Struct]]] = {"/classify": ClassifyRequest, "/review/labels": LabelRequest}
@@ -131,10 +134,10 @@ def test_make_knows_its_goals() -> None:
 
 
 def test_commands_parse() -> None:
-    """Every `guard …` and `learner …` in the README is one that the programs take, in a container too."""
+    """Every `guard …` and `learner …` on the pages is one that the programs take, in a container too."""
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     checked = set()
-    for words in _lines(README):
+    for words in _lines(PAGES):
         if words[0].startswith(".venv/bin/"):
             words[0] = words[0].removeprefix(".venv/bin/")
         elif words[:3] == ["docker", "compose", "run"]:
@@ -143,16 +146,16 @@ def test_commands_parse() -> None:
             words[:] = rest
         else:
             continue
-        commands.check(words)
+        commands.check(list(takewhile(lambda word: word not in {"<", ">"}, words)))
         checked.add(" ".join(words[:2]))
-    assert {"guard keys", "guard models", "guard erase", "guard keyring"} <= checked
+    assert {"guard check", "guard keys", "guard models", "guard erase", "guard keyring"} <= checked
 
 
 def test_inline_commands_parse() -> None:
     """So is every whole command named in a sentence."""
-    named = re.findall(r"`((?:guard|learner) [a-z]+(?: [a-z]+)?)`", README)
+    named = re.findall(r"`((?:guard|learner) [a-z]+(?: [a-z]+)?)`", PAGES)
     assert {"learner status", "learner cycle"} <= set(named)
-    for command in set(named) - {"guard erase"}:  # named for what it does; its option stands in the example
+    for command in set(named) - {"guard check", "guard erase"}:  # what they take besides stands in the examples
         commands.check(command.split())
 
 
@@ -186,9 +189,9 @@ def test_listed_modules_exist() -> None:
 
 
 def test_settings_are_real() -> None:
-    """Every variable that the README names stands in docs/settings.md."""
+    """Every variable that the pages name stands in docs/settings.md."""
     page = (ROOT / "docs" / "settings.md").read_text()
-    named = set(re.findall(r"\b(?:GUARD|LEARNER)_[A-Z_]+\b", README))
+    named = set(re.findall(r"\b(?:GUARD|LEARNER)_[A-Z_]+\b", PAGES))
     assert named
     assert {name for name in named if f"`{name}`" not in page} == set()
 
@@ -221,3 +224,24 @@ def test_other_answers_are_the_printed_ones(served: Served) -> None:
             assert example.send(served.base_url).json() == example.answer
         elif example.path == "/classify":
             assert example.send(served.base_url).status_code == httpx.codes.OK
+
+
+@pytest.mark.slow
+def test_python_prints_what_stands_under_it(served: Served) -> None:
+    """Each program on our own client, run against a guard, prints the block that follows it."""
+    programs = [
+        (content, printed)
+        for (language, content), (_, printed) in pairwise([*_blocks(PAGES), ("", "")])
+        if language == "python" and "guard.client" in content
+    ]
+    assert len(programs) > 1
+    for program, printed in programs:
+        assert ADDRESS in program
+        ended = subprocess.run(
+            [sys.executable, "-c", program.replace(ADDRESS, served.base_url)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ended.stdout, ended.stderr) == (printed, "")

@@ -73,7 +73,7 @@ def test_help_names_every_command(run: Run) -> None:
     """The help lists every command, each with what it does."""
     result = run("--help")
     assert result.exit_code == 0
-    assert all(name in result.output for name in ("serve", "erase", "keys", "keyring", "models"))
+    assert all(name in result.output for name in ("serve", "check", "erase", "keys", "keyring", "models"))
 
 
 # keys

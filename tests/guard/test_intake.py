@@ -27,7 +27,8 @@ Make = Callable[..., Intake]
 def judged(*texts: str, uncertainty: float = 0.9, version: str = "0001") -> Judged:
     """Return the verdicts on some texts."""
     verdict = Verdict(Category.MEDICAL_ADVICE, True, (0.1, 0.5, 0.1, 0.1, 0.1, 0.1), uncertainty, 0)
-    return Judged(version, texts, (verdict,) * len(texts), (1,) * len(texts))
+    n = len(texts)
+    return Judged(version, texts, (verdict,) * n, (1,) * n, 3 * n, ((0, 1),) * n, (False,) * n)
 
 
 @pytest.fixture
@@ -113,10 +114,26 @@ def test_sampler_is_fair(guard_settings: GuardSettings, metrics: Metrics) -> Non
     assert 380 < len(intake._waiting) < 620  # 500 ± 5.6 standard deviations: wrong once in 10^8
 
 
+async def test_call_that_comes_again(make: Make, store: Store, metrics: Metrics) -> None:
+    """What a call brings again is neither drawn nor counted twice, even after it was written; another call's is."""
+    intake = make()
+    intake.offer(judged("torn"), user="u", call="a")
+    assert await intake.flush()
+    intake.offer(judged("torn", "new"), user="u", call="a")
+    assert await intake.flush()
+    assert [message.seen_count for message in await _messages(store)] == [1, 1]
+    assert _fate(metrics, "same_call") == 1
+    assert not _fate(metrics, "repeated"), "the first is not counted again"
+    intake.offer(judged("torn"), user="u", call="b")
+    assert await intake.flush()
+    assert _fate(metrics, "repeated") == 1
+
+
 async def test_each_text_of_a_request(make: Make, store: Store) -> None:
     """The texts of one request enter each with its own verdict."""
     sure, torn = judged("sure", uncertainty=0.1), judged("torn", uncertainty=0.9)
-    both = Judged("0001", ("sure", "torn"), (*sure.verdicts, *torn.verdicts), (1, 1))
+    verdicts = (*sure.verdicts, *torn.verdicts)
+    both = Judged("0001", ("sure", "torn"), verdicts, (1, 1), 6, ((0, 4),) * 2, (False,) * 2)
     intake = make(sample=0.5)
     intake.offer(both, user="u")
     assert await intake.flush()

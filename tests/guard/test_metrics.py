@@ -44,7 +44,7 @@ def test_closed_labels_start_at_zero() -> None:
             labels: dict[str, str] = {"category": category, "action": action}
             assert metrics.registry.get_sample_value("guard_verdicts_total", labels) == 0
         assert metrics.registry.get_sample_value("guard_uncertainty_count", {"category": category}) == 0
-    for fate in ("new", "repeated", "dropped_full", "dropped_queue", "retried"):
+    for fate in ("new", "repeated", "dropped_full", "dropped_queue", "retried", "same_call"):
         assert metrics.registry.get_sample_value("guard_intake_total", {"fate": fate}) == 0
     for result in ("swapped", "failed"):
         assert metrics.registry.get_sample_value("guard_swaps_total", {"result": result}) == 0

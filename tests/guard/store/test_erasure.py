@@ -16,9 +16,9 @@ from guard.taxonomy import Category
 from tests.conftest import START, Clock, Postgres
 from tests.guard.store.scenes import add, advance, arrival, label_all, open_batch, pooled
 
-CANARY = "canary 7f3a: I took the whole packet"
-VARIATION = "canary 7f3a: I swallowed every pill"
-USER = "canary-user-7f3a"
+CANARY = "canary zq7f3k9w: I took the whole packet"
+VARIATION = "canary zq7f3k9w: I swallowed every pill"
+USER = "canary-user-zq7f3k9w"
 
 
 async def _everything(store: Store, fence: int) -> None:
@@ -65,9 +65,9 @@ async def test_no_text_on_disk(sqlite_store: Store, guard_settings: GuardSetting
     async with store.database.write() as session:
         await session.execute(Row.metadata.tables["message"].update().values(seen_count=2))
         assert len(list(guard_settings.data_dir.iterdir())) == 3  # the keyring, the file and its journal
-        assert _found(guard_settings.data_dir, b"canary", b"7f3a", CANARY.encode("utf-16-le")) == []
+        assert _found(guard_settings.data_dir, b"canary", b"zq7f3k9w", CANARY.encode("utf-16-le")) == []
     await store.pool.erase_user(USER)
-    assert _found(guard_settings.data_dir, b"canary", b"7f3a") == []
+    assert _found(guard_settings.data_dir, b"canary", b"zq7f3k9w") == []
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ async def test_no_text_in_the_server(postgresql_store: Store, postgres: Postgres
     assert fence is not None
     await _everything(store, fence)
     await store.pool.erase_user(USER)
-    assert _found(postgres.folder, b"canary", b"7f3a") == []
+    assert _found(postgres.folder, b"canary", b"zq7f3k9w") == []
 
 
 async def test_erased_bytes(sqlite_store: Store, guard_settings: GuardSettings) -> None:

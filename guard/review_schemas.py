@@ -1,0 +1,82 @@
+"""The wire types of `/review`, as frozen msgspec structs; OpenAPI is made from them."""
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from guard.store.states import ContrastState, ContrastVerdict, CycleState
+from guard.taxonomy import Category
+
+MAX_ID: Final = 2**63 - 1  # both databases count in 64 bits
+
+
+class NextPick(msgspec.Struct, frozen=True):
+    """A message to label. An audit is shown blind: its `scores` are null and its `reason` says only that."""
+
+    pick_id: int
+    cycle_id: int
+    text: str
+    reason: dict[str, Any]
+    scores: dict[Category, float] | None
+    model_version: str
+    leased_until: datetime
+
+
+class LabelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A decision about a pick; a `category` of null means "can't tell"."""
+
+    pick_id: Annotated[int, msgspec.Meta(ge=1, le=MAX_ID)]
+    category: Category | None
+    idempotency_key: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,64}$")] | None = None
+
+
+class Labelled(msgspec.Struct, frozen=True):
+    """A recorded decision."""
+
+    label_id: int
+
+
+class Undone(msgspec.Struct, frozen=True):
+    """The pick whose decision was taken back, held again by the same reviewer."""
+
+    pick_id: int
+
+
+class ContrastPair(msgspec.Struct, frozen=True):
+    """A labelled message and an LLM's edit of it, which should have another category; proposed, not yet trained on."""
+
+    id: int
+    cycle_id: int
+    seed: str
+    seed_category: Category
+    text: str
+    category: Category
+
+
+class ContrastRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A verdict: the edit `flips` the label to the pair's category, the seed's label still `holds`, or `unclear`."""
+
+    contrast_id: Annotated[int, msgspec.Meta(ge=1, le=MAX_ID)]
+    verdict: ContrastVerdict
+
+
+class ContrastDecided(msgspec.Struct, frozen=True):
+    """What a pair is after a verdict; only confirmed ones are trained on."""
+
+    state: ContrastState
+
+
+class BatchStatus(msgspec.Struct, frozen=True):
+    """How far people are with the latest batch."""
+
+    cycle_id: int
+    state: CycleState
+    strategy: str
+    opened_at: datetime
+    due_at: datetime
+    size: int
+    labelled: int
+    unclear: int
+    held: int
+    waiting: int

@@ -1,0 +1,47 @@
+"""What every route that judges does between its own parsing and its own answer: engine, pool, metrics, log."""
+
+from collections.abc import Mapping, Sequence
+
+from litestar import Request
+from litestar.datastructures import State
+
+from guard.engine import Engine, Judged
+from guard.intake import Intake
+from guard.metrics import Metrics
+from guard.settings import GuardSettings
+from guard.taxonomy import Category
+
+
+async def judge(
+    request: Request[None, None, State],
+    texts: Sequence[str],
+    *,
+    user: str | None,
+    store: bool,
+    call: str | None = None,
+    thresholds: Mapping[Category, float] | None = None,
+) -> Judged:
+    """Judge texts, offer them to the pool, count the verdicts, and note the version for the log.
+
+    Args:
+        request: Whose texts they are.
+        texts: As users sent them, at least one.
+        user: The caller's opaque user id.
+        store: Whether the texts may enter the pool.
+        call: The id of the call that brings them; what a call brings again enters the pool once.
+        thresholds: Override the export's, category by category.
+
+    Raises:
+        LifeguardError: There is no verdict; see `Engine.classify`.
+    """
+    state = request.app.state
+    engine: Engine = state.engine
+    intake: Intake = state.intake
+    metrics: Metrics = state.metrics
+    settings: GuardSettings = state.settings
+    judged = await engine.classify(texts, thresholds)
+    if store:
+        intake.offer(judged, user=user, call=call)
+    metrics.observe_verdicts(judged.verdicts, settings.actions)
+    request.scope["state"]["model_version"] = judged.model_version
+    return judged

@@ -1,0 +1,1 @@
+"""Contracts with the clients that people run, from PyPI and over HTTP."""
