@@ -26,8 +26,9 @@ from guard.loop import LoopGauges
 from guard.metrics import Metrics
 from guard.problems import HANDLERS
 from guard.routes import ROUTES
-from guard.server import end_with_parent
+from guard.server import LEAVE, end_with_parent
 from guard.settings import GuardSettings
+from guard.shadow import Shadow
 from guard.store import open_store
 from guard.watcher import Watcher
 
@@ -53,9 +54,12 @@ def create_app(settings: GuardSettings | None = None) -> Litestar:
             stack.push_async_callback(intake.close)
             gauges = LoopGauges(store, metrics)
             stack.push_async_callback(gauges.close)
-            watcher = Watcher(engine, Exports(chosen.exports_dir), chosen, metrics)
+            exports = Exports(chosen.exports_dir)
+            watcher = Watcher(engine, exports, chosen, metrics)
             await watcher.look()
-            for work in (access.run, intake.run, watcher.run):
+            shadow = Shadow(engine, intake, exports, chosen, metrics)
+            stack.push_async_callback(asyncio.to_thread, shadow.close)
+            for work in (access.run, intake.run, watcher.run, shadow.run):
                 stack.push_async_callback(_cancel, asyncio.create_task(_keep(work)))
             app.state.update(
                 settings=chosen,
@@ -65,7 +69,9 @@ def create_app(settings: GuardSettings | None = None) -> Litestar:
                 engine=engine,
                 intake=intake,
                 watcher=watcher,
+                shadow=shadow,
                 gauges=gauges,
+                leaving=False,
             )
             yield
 
@@ -108,7 +114,7 @@ class Recorder:
             return
         began = time.monotonic()
         request_id = secrets.token_hex(8)
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope.setdefault("state", {}).update(began=began, request_id=request_id)
         status = 500
 
         async def record_status(message: Message) -> None:
@@ -124,7 +130,8 @@ class Recorder:
             self._record(scope, request_id, status, time.monotonic() - began)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Start and end the application, and say why where it cannot."""
+        """Start and end the application, and say why where it cannot; told that it will leave, it is not ready any more."""
+        asyncio.get_running_loop().add_signal_handler(LEAVE, self._leave)
         try:
             await self._app(scope, receive, send)
         except LifeguardError as error:
@@ -133,6 +140,10 @@ class Recorder:
         except Exception as error:
             _log.error("not_serving", error=type(error).__name__, frames=logs.frames(error))
             raise
+
+    def _leave(self) -> None:
+        self._app.state.leaving = True
+        _log.info("leaving")
 
     def _record(self, scope: HTTPScope, request_id: str, status: int, seconds: float) -> None:
         # only paths and methods of our own become labels: what a caller invents would grow the series without end

@@ -22,6 +22,8 @@ from guard.logs import frames
 from guard.taxonomy import CATEGORIES
 
 LENGTH_RATIO: Final = 1.5  # a run pads to its longest window: at most half of a window's tokens are padding
+MEMORY: Final = 0.98  # a run's share of the measured pace halves within 34 runs
+PUNCTUAL: Final = 0.8  # of its time a request may be expected to take: the pace is an estimate, and late work is lost
 STALLED_S: Final = 1.0  # a free worker drops what has expired within milliseconds: what lies longer has none
 
 _log = structlog.get_logger()
@@ -37,14 +39,15 @@ class Observer(Protocol):
 class _Job:
     """The windows of one request: shared by its items, answered once."""
 
-    __slots__ = ("bundle", "expires", "future", "logits", "loop", "queued", "remaining", "settled")
+    __slots__ = ("bundle", "expires", "future", "logits", "loop", "queued", "remaining", "settled", "waiting_tokens")
 
-    def __init__(self, bundle: Bundle, windows: int, expires: float) -> None:
+    def __init__(self, bundle: Bundle, windows: int, tokens: int, expires: float) -> None:
         self.bundle = bundle
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[npt.NDArray[np.float32]] = self.loop.create_future()
         self.logits = np.empty((windows, len(CATEGORIES)), dtype=np.float32)
         self.remaining = windows
+        self.waiting_tokens = tokens
         self.expires = expires
         self.queued = time.monotonic()
         self.settled = False
@@ -77,6 +80,30 @@ class _Item:
         self.job, self.index, self.window = job, index, window
 
 
+class _Pace:
+    """How fast runs go, with older runs counting ever less.
+
+    Args:
+        threads: How many run at once.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._seconds = 0.0
+        self._tokens = 0.0
+
+    def note(self, seconds: float, tokens: int) -> None:
+        """Take note of one run."""
+        with self._lock:
+            self._seconds = self._seconds * MEMORY + seconds
+            self._tokens = self._tokens * MEMORY + tokens
+
+    def seconds(self, tokens: int) -> float:
+        """Return how long all threads together take for some tokens; 0 before the first run."""
+        return tokens * self._seconds / self._tokens / self._threads if self._tokens else 0.0
+
+
 class Batcher:
     """Runs windows on worker threads.
 
@@ -94,6 +121,7 @@ class Batcher:
         self._counting = threading.Lock()
         self._idle = 0
         self._closed = False
+        self._pace = _Pace(threads)
         self.queue_tokens = 0
         self._workers = [threading.Thread(target=self._work, name=f"batcher-{n}", daemon=True) for n in range(threads)]
         for worker in self._workers:
@@ -112,23 +140,27 @@ class Batcher:
                 return "the worker threads are stuck in their runs"
         return None
 
+    @property
+    def busy(self) -> bool:
+        """Whether work waits, or every worker is in a run."""
+        return bool(self._waiting) or self._idle == 0
+
     async def run(self, bundle: Bundle, windows: Sequence[Window], *, timeout_s: float) -> npt.NDArray[np.float32]:
         """Run windows on a bundle and return their `(n, 6)` logits.
 
         Raises:
-            NoRoom: Too many tokens wait already.
+            NoRoom: Too many tokens wait already, or more than can be run within `timeout_s`.
             OutOfTime: The windows were not run within `timeout_s`.
             NoModel: The batcher is closed, its workers have died, or the run failed.
         """
-        job = _Job(bundle, len(windows), time.monotonic() + timeout_s)
         tokens = sum(len(w.ids) for w in windows)
+        job = _Job(bundle, len(windows), tokens, time.monotonic() + timeout_s)
         with self._changed:
             if self._closed:
                 raise NoModel("The guard is shutting down.", retry_after_s=5)
             if not any(worker.is_alive() for worker in self._workers):
                 raise NoModel("No worker thread is alive: restart the guard.", retry_after_s=5)
-            if self.queue_tokens and self.queue_tokens + tokens > self._max_queue_tokens:
-                raise NoRoom(f"{self.queue_tokens} tokens wait already, the limit is {self._max_queue_tokens}.")
+            self.check(tokens, timeout_s=timeout_s)
             self.queue_tokens += tokens
             self._waiting.extend(_Item(job, index, window) for index, window in enumerate(windows))
             self._changed.notify(len(windows))
@@ -137,10 +169,37 @@ class Batcher:
                 return await job.future
         except TimeoutError:
             raise OutOfTime(
-                f"No verdict within {timeout_s * 1000:.0f} ms; the queue holds {self.queue_tokens} tokens."
+                f"No verdict within {timeout_s * 1000:.0f} ms; the queue holds {self.queue_tokens} tokens.",
+                retry_after_s=self._drained_s(),
             ) from None
         finally:
             job.settled = True  # whoever waited is gone: what is left of the job is dropped when it is taken
+            if job.waiting_tokens:
+                with self._changed:  # its room is free from now on
+                    self.queue_tokens -= job.waiting_tokens
+                    job.waiting_tokens = 0
+
+    def check(self, tokens: int, *, timeout_s: float) -> None:
+        """Refuse what the queue has no room for, and what it could not run in time; where nothing waits, nothing is.
+
+        Raises:
+            NoRoom: With the seconds until the queue has drained at the rate measured last.
+        """
+        waiting = self.queue_tokens
+        if not waiting:
+            return
+        if waiting + tokens > self._max_queue_tokens:
+            raise NoRoom(
+                f"{waiting} tokens wait already, the limit is {self._max_queue_tokens}.",
+                retry_after_s=self._drained_s(),
+            )
+        expected_s = self._pace.seconds(waiting + tokens)
+        if expected_s > timeout_s * PUNCTUAL:
+            raise NoRoom(
+                f"{waiting} tokens wait already: a verdict would take about {expected_s * 1000:.0f} ms, "
+                f"this request has {timeout_s * 1000:.0f} ms.",
+                retry_after_s=self._drained_s(),
+            )
 
     def close(self) -> None:
         """Refuse new work, fail what waits, and let the workers end their runs."""
@@ -149,6 +208,8 @@ class Batcher:
             left = {item.job for item in self._waiting}
             self._waiting.clear()
             self.queue_tokens = 0
+            for job in left:
+                job.waiting_tokens = 0
             self._changed.notify_all()
         for job in left:
             job.settle(NoModel("The guard is shutting down.", retry_after_s=5))
@@ -156,15 +217,20 @@ class Batcher:
             worker.join()
 
     def _work(self) -> None:
+        free = time.monotonic()
         while (items := self._take()) is not None:
             if items:
-                self._run(items)
+                self._run(items, free)
+                free = time.monotonic()
             del items  # or they would keep their bundle alive, 100 MB of it, until the next request
 
-    def _run(self, items: Sequence[_Item]) -> None:
+    def _run(self, items: Sequence[_Item], free: float) -> None:
         bundle, began = items[0].job.bundle, time.monotonic()
         try:
-            self._deliver(items, bundle.run([item.window for item in items]))
+            outputs = bundle.run([item.window for item in items])
+            since = max(free, min(item.job.queued for item in items))  # what lies between two runs slows them down too
+            self._pace.note(time.monotonic() - since, sum(len(item.window.ids) for item in items))
+            self._deliver(items, outputs)
             if self._observe is not None:
                 waited = max(began - item.job.queued for item in items)
                 self._observe(waited_s=waited, ran_s=time.monotonic() - began, windows=len(items))
@@ -196,7 +262,6 @@ class Batcher:
             item = self._waiting.popleft()
             length = len(item.window.ids)
             if item.job.settled or item.job.expires <= now:
-                self.queue_tokens -= length
                 item.job.settle(OutOfTime("The deadline passed before the run."))
                 continue
             if run:
@@ -215,8 +280,12 @@ class Batcher:
             longest, shortest = (max(longest, length), min(shortest, length)) if len(run) > 1 else (length, length)
             share = min(share, run[0].job.bundle.artefact.batch.max_batch_size)
             self.queue_tokens -= length
+            item.job.waiting_tokens -= length
         self._waiting.extendleft(reversed(passed))
         return run
+
+    def _drained_s(self) -> int:
+        return max(1, math.ceil(self._pace.seconds(self.queue_tokens)))
 
     def _deliver(self, items: Sequence[_Item], outputs: Outputs) -> None:
         for item, logits in zip(items, outputs.logits, strict=True):

@@ -143,14 +143,14 @@ def rotate_keyring() -> None:
 def list_models() -> None:
     """List the exported versions."""
     exports = Exports(read_settings(GuardSettings).exports_dir)
-    champion = exports.champion()
+    roles = {exports.shadow(): "shadow", exports.champion(): "champion"}
     table = Table("version", "", "parent", "created", "backbone", "macro-F1")
     for version in exports.versions():
         manifest = exports.manifest(version)
         score = manifest.metrics.get("macro_f1")
         table.add_row(
             version,
-            "champion" if version == champion else "",
+            roles.get(version, ""),
             manifest.parent or "",
             f"{manifest.created_at:%Y-%m-%d %H:%M}",
             manifest.backbone,
@@ -173,6 +173,15 @@ def promote_model(version: str, reason: Reason) -> None:
     """Make a version the champion, whatever the gate said."""
     promotion = Exports(read_settings(GuardSettings).exports_dir).promote(version, by="cli", reason=reason)
     typer.echo(f"The champion is {promotion.version}; it was {promotion.previous or 'none'}.")
+
+
+@models.command("shadow")
+def shadow_model(
+    version: Annotated[str | None, typer.Argument(help="Without one, none shadows the champion any more.")] = None,
+) -> None:
+    """Have a version judge GUARD_SHADOW_SHARE of the traffic beside the champion; callers see nothing of it."""
+    Exports(read_settings(GuardSettings).exports_dir).set_shadow(version)
+    typer.echo(f"{version} shadows the champion." if version else "No version shadows the champion.")
 
 
 @models.command("rollback")

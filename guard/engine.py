@@ -20,6 +20,7 @@ from guard.settings import GuardSettings
 from guard.taxonomy import Category
 
 ENCODE_INLINE_CHARS: Final = 2_000  # some 0.1 ms of tokenizing; more than that leaves the event loop for a thread
+CHARS_A_TOKEN: Final = 4  # of English, about; it decides only who is refused before the tokenizer and who after
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +71,40 @@ class Engine:
         """Tokens that wait for a run."""
         return self._batcher.queue_tokens
 
-    async def classify(self, texts: Sequence[str], thresholds: Mapping[Category, float] | None = None) -> Judged:
+    @property
+    def busy(self) -> bool:
+        """Whether work waits, or would if more came."""
+        return self._batcher.busy
+
+    async def classify(
+        self,
+        texts: Sequence[str],
+        thresholds: Mapping[Category, float] | None = None,
+        *,
+        deadline_s: float | None = None,
+    ) -> Judged:
         """Judge texts with the bundle that is in service now.
 
         Args:
             texts: As users sent them, within the limits of the settings.
             thresholds: Override the export's, category by category.
+            deadline_s: How long the caller waits, where that is less than `deadline_ms`.
 
         Raises:
             EmptyText: A text holds nothing visible.
             TooLarge: A text is longer than `max_text_chars`, or there are more than `max_texts`.
             NoModel: No export is loaded, or its run failed.
-            NoRoom: The queue is full.
-            OutOfTime: There was no verdict within `deadline_ms`.
+            NoRoom: The queue is full, or longer than the caller waits.
+            OutOfTime: There was no verdict within the deadline.
         """
         bundle = self.bundle
         if bundle is None:
             raise NoModel("No model is loaded yet: run `learner bootstrap`, or wait for it.", retry_after_s=5)
         self._check_size(texts)
         limit = self._settings.max_text_chars
-        deadline_s = self._settings.deadline_ms / 1000
+        limit_s = self._settings.deadline_ms / 1000
+        deadline_s = limit_s if deadline_s is None else min(limit_s, deadline_s)
+        self._batcher.check(sum(map(len, texts)) // CHARS_A_TOKEN, timeout_s=deadline_s)  # before any work is done
         began = time.monotonic()
         short = sum(map(len, texts)) <= ENCODE_INLINE_CHARS
         if short:
@@ -100,7 +115,7 @@ class Engine:
                     readings = await asyncio.to_thread(read, bundle, texts, max_chars=limit)
             except TimeoutError:
                 raise OutOfTime(
-                    f"Reading the texts took longer than {self._settings.deadline_ms} ms: send fewer or shorter ones."
+                    f"Reading the texts took longer than {deadline_s * 1000:.0f} ms: send fewer or shorter ones."
                 ) from None
         took_s = time.monotonic() - began
         self._metrics.stage_seconds.labels("encode").observe(took_s)

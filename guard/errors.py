@@ -8,6 +8,7 @@
     │   ├── NotAuthenticated        401
     │   └── NotAllowed              403
     ├── NotFound                    404
+    ├── Gone                        499   the client has hung up, nobody reads this
     ├── Conflict                    409   the world has moved on
     ├── Unavailable                 503   try again: carries Retry-After
     │   ├── NoModel
@@ -79,6 +80,13 @@ class NotFound(LifeguardError):
 
     status = 404
     title = "Not found"
+
+
+class Gone(LifeguardError):
+    """The client closed its connection before its answer; 499 is nginx's status for it."""
+
+    status = 499
+    title = "Client gone"
 
 
 class Conflict(LifeguardError):

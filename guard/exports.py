@@ -22,6 +22,7 @@ from guard.taxonomy import Category
 
 MANIFEST: Final = "manifest.json"
 POINTER: Final = "champion"
+SHADOW: Final = "shadow"
 HISTORY: Final = "promotions.jsonl"
 _VERSION = re.compile(r"[0-9]{4,}")
 _PARTIAL = re.compile(r"\.([0-9]{4,})\.partial")
@@ -124,10 +125,26 @@ class Exports:
 
     def champion(self) -> str | None:
         """Return the version the pointer names; None when there is none yet."""
-        try:
-            return (self.folder / POINTER).read_text(errors="replace").strip() or None
-        except FileNotFoundError:
-            return None
+        return self._pointed(POINTER)
+
+    def shadow(self) -> str | None:
+        """Return the version that shadows the champion; None when there is none."""
+        return self._pointed(SHADOW)
+
+    def set_shadow(self, version: str | None) -> None:
+        """Have a version shadow the champion, or none.
+
+        Raises:
+            NotFound: There is no such version.
+            BrokenExport: It does not verify.
+        """
+        if version is not None:
+            self.verify(version)
+        with self._locked():
+            if version is not None:
+                self._point(SHADOW, version)
+            else:
+                (self.folder / SHADOW).unlink(missing_ok=True)
 
     def manifest(self, version: str) -> Manifest:
         """Read a version's manifest.
@@ -220,10 +237,10 @@ class Exports:
         return self._move(trail[-2], by=by, reason=reason, expected=champion, rollback=True)
 
     def prune(self, keep: int) -> list[str]:
-        """Delete old versions and return them; the champion, the newest `keep` and the last `keep` champions stay."""
+        """Delete old versions and return them; champion, shadow, the newest `keep` and the last `keep` champions stay."""
         with self._locked():
             champions = [move.version for move in self.promotions()][-keep:]
-            kept = {self.champion(), *self.versions()[-keep:], *champions}
+            kept = {self.champion(), self.shadow(), *self.versions()[-keep:], *champions}
             doomed = [version for version in self.versions() if version not in kept]
             for version in doomed:
                 hidden = self.folder / f".{version}.deleted"
@@ -257,13 +274,22 @@ class Exports:
             if expected is not None and previous != expected:
                 raise Conflict(f"The champion is {previous}, not {expected}: judge {version} against it first.")
             promotion = Promotion(datetime.now(UTC), version, previous, by, reason, rollback)
-            partial = self.folder / f".{POINTER}.partial"
-            partial.write_text(f"{version}\n")
-            _sync(partial)
             self._write_down(promotion)
-            partial.replace(self.folder / POINTER)
-            _sync(self.folder)
+            self._point(POINTER, version)
         return promotion
+
+    def _pointed(self, name: str) -> str | None:
+        try:
+            return (self.folder / name).read_text(errors="replace").strip() or None
+        except FileNotFoundError:
+            return None
+
+    def _point(self, name: str, version: str) -> None:
+        partial = self.folder / f".{name}.partial"
+        partial.write_text(f"{version}\n")
+        _sync(partial)
+        partial.replace(self.folder / name)
+        _sync(self.folder)
 
     def _write_down(self, promotion: Promotion) -> None:
         with (self.folder / HISTORY).open("a+b") as history:

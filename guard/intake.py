@@ -16,7 +16,7 @@ from guard.errors import LifeguardError
 from guard.metrics import Metrics
 from guard.settings import GuardSettings
 from guard.store import Store
-from guard.store.pool import AUDIT, UNCERTAIN, Arrival
+from guard.store.pool import AUDIT, SHADOW, UNCERTAIN, Arrival
 
 FLUSH_MESSAGES: Final = 500
 RETRY_S: Final = 2.0
@@ -67,8 +67,7 @@ class Intake:
             call: The id of the call that brings them; a text that it brought before is passed over, whatever became
                 of it: drawn twice, its inclusion probability would be wrong, and written twice, its count.
         """
-        now = self._clock()
-        for text, verdict in zip(judged.texts, judged.verdicts, strict=True):
+        for index, (text, verdict) in enumerate(zip(judged.texts, judged.verdicts, strict=True)):
             if call is not None and not self._calls.first(call, text):
                 self._metrics.intake.labels("same_call").inc()
                 continue
@@ -76,25 +75,41 @@ class Intake:
             probability = 1.0 if uncertain else self._settings.audit_rate
             if not uncertain and self._sample() >= probability:
                 continue
-            if len(self._waiting) >= self._settings.intake_max_waiting:
-                self._metrics.intake.labels("dropped_queue").inc()
-                continue
-            self._waiting.append(
-                Arrival(
-                    text=text,
-                    user=user,
-                    reason=UNCERTAIN if uncertain else AUDIT,
-                    inclusion_probability=probability,
-                    model_version=judged.model_version,
-                    category=verdict.category,
-                    scores=verdict.scores,
-                    uncertainty=verdict.uncertainty,
-                    seen_at=now,
-                )
+            self._queue(judged, index, UNCERTAIN if uncertain else AUDIT, probability, user=user)
+
+    def offer_disputed(self, judged: Judged, index: int, *, user: str | None, probability: float) -> None:
+        """Queue a text about which a second model disagrees, unless the champion's own doubt has brought it in.
+
+        Args:
+            judged: The champion's verdicts.
+            index: The text's place in them.
+            user: The caller's opaque user id.
+            probability: That with which its request was drawn for the second model. What was drawn and then dropped
+                because the guard was busy is missing at random: all are less likely by the same factor.
+        """
+        if not self.uncertain(judged.verdicts[index].uncertainty):
+            self._queue(judged, index, SHADOW, probability, user=user)
+
+    def _queue(self, judged: Judged, index: int, reason: str, probability: float, *, user: str | None) -> None:
+        if len(self._waiting) >= self._settings.intake_max_waiting:
+            self._metrics.intake.labels("dropped_queue").inc()
+            return
+        verdict = judged.verdicts[index]
+        self._waiting.append(
+            Arrival(
+                text=judged.texts[index],
+                user=user,
+                reason=reason,
+                inclusion_probability=probability,
+                model_version=judged.model_version,
+                category=verdict.category,
+                scores=verdict.scores,
+                uncertainty=verdict.uncertainty,
+                seen_at=self._clock(),
             )
+        )
         self._metrics.intake_waiting.set(len(self._waiting))
-        if self._waiting:
-            self._ready.set()
+        self._ready.set()
 
     async def run(self) -> None:
         """Write what waits, for ever; a store that does not answer is tried again, and what waits is kept meanwhile."""

@@ -71,6 +71,22 @@ class Metrics:
             self.intake.labels(fate)
         self.intake_waiting = Gauge("guard_intake_waiting", "Verdicts that wait to be written.", registry=registry)
 
+        # a second model on a share of the traffic
+        self.shadow_info = Gauge(
+            "guard_shadow_info", "1 for the model that shadows the champion.", ["model_version"], registry=registry
+        )
+        self.shadow_verdicts = Counter(
+            "guard_shadow_verdicts",
+            "Texts judged twice by the champion's and the shadow's category.",
+            ["model_version", "champion", "shadow"],
+            registry=registry,
+        )
+        self.shadow_requests = Counter(
+            "guard_shadow_requests", "Requests drawn for the shadow by fate.", ["fate"], registry=registry
+        )
+        for fate in ("scored", "dropped", "failed"):
+            self.shadow_requests.labels(fate)
+
         # the loop, read from the store at a scrape
         self.store_up = Gauge("guard_store_up", "1 when the store answers.", registry=registry)
         self.messages = Gauge("guard_messages", "Stored messages by state.", ["state"], registry=registry)
@@ -114,6 +130,12 @@ class Metrics:
         """Name the model in service."""
         self.model_info.clear()
         self.model_info.labels(manifest.version, manifest.backbone, manifest.parent or "").set(1)
+
+    def set_shadow(self, version: str | None) -> None:
+        """Name the model that shadows the champion, if there is one."""
+        self.shadow_info.clear()
+        if version is not None:
+            self.shadow_info.labels(version).set(1)
 
     def set_states(self, messages: Mapping[MessageState, int], cycles: Mapping[CycleState, int]) -> None:
         """Set the numbers of messages and cycles."""

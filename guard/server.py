@@ -3,15 +3,18 @@
 import asyncio
 import ctypes
 import importlib.util
+import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from typing import Final
+import time
+from typing import Any, Final
 
 import structlog
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import MPServer
@@ -25,6 +28,11 @@ from guard.store import open_store
 
 RESTART_S: Final = 5.0
 GRACE_S: Final = 10.0
+IDLE_S: Final = 10.0  # a connection without a whole request head for so long is closed
+MAX_CONNECTIONS: Final = 8_192  # at once; further ones wait in the kernel until one ends
+SPARE_FILES: Final = 512  # for the database, the models and the other half of what the connections need
+POLL_S: Final = 0.1
+LEAVE: Final = signal.SIGUSR1  # to the serving process: be not ready, and go on serving
 _LEARNER: Final = (sys.executable, "-m", "learner.cli")
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None)  # opened here: between fork and exec nothing may be
@@ -55,6 +63,9 @@ def serve(settings: GuardSettings) -> None:
     child = Child([*_LEARNER, "run"]) if learner else None
     if child is not None:
         child.start()
+    signal.signal(
+        LEAVE, signal.SIG_IGN
+    )  # inherited by the serving process, which it would end before it is awaited there
     try:
         _http_server(settings).serve()
     except SystemExit:
@@ -66,8 +77,38 @@ def serve(settings: GuardSettings) -> None:
     _log.info("stopped")
 
 
+class NoticingServer(MPServer):
+    """Granian, but its worker is told that it will leave before it is told to.
+
+    Args:
+        notice_s: Seconds between the two.
+    """
+
+    def __init__(self, *arguments: Any, notice_s: float, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._notice_s = notice_s
+
+    def signal_handler_interrupt(self, signum: int, *_: Any) -> None:
+        """Stop; at once where a person asks for it from a terminal, which has told the worker too."""
+        if signum == signal.SIGINT:
+            self._notice_s = 0.0
+        super().signal_handler_interrupt()  # type: ignore[no-untyped-call]
+
+    def _stop_workers(self) -> None:
+        self.main_loop_interrupt.clear()
+        living = [worker for worker in self.wrks if worker.inner.is_alive()]
+        for worker in living:
+            worker.interrupt_by_parent = True  # whoever signals all processes, as systemd does, ends it meanwhile
+            os.kill(worker.inner.pid, LEAVE)
+        until = time.monotonic() + self._notice_s
+        while time.monotonic() < until and any(worker.inner.is_alive() for worker in living):
+            if self.main_loop_interrupt.wait(POLL_S):  # a second signal
+                break
+        super()._stop_workers()  # type: ignore[no-untyped-call]
+
+
 def _http_server(settings: GuardSettings) -> MPServer:
-    server = MPServer(
+    server = NoticingServer(
         "guard.app:serve_app",
         address=settings.host,
         port=settings.port,
@@ -75,13 +116,26 @@ def _http_server(settings: GuardSettings) -> MPServer:
         factory=True,
         workers=1,
         websockets=False,
+        http=HTTPModes.http1,  # where it may be HTTP/2 too, Granian waits for ever for the first bytes, and closes nothing
+        backpressure=_max_connections(),
         log_level=LogLevels.warning,
         log_dictconfig=_GRANIAN_LOGGING,
-        http1_settings=HTTP1Settings(header_read_timeout=10_000),
+        http1_settings=HTTP1Settings(header_read_timeout=int(IDLE_S * 1000)),
         workers_kill_timeout=int(settings.drain_s) + 5,
+        notice_s=settings.notice_s,
     )
     server.on_startup(lambda: _log.info("starting", host=settings.host, port=settings.port))
     return server
+
+
+def _max_connections() -> int:
+    """Return how many connections are taken at once, after having allowed this process and its heirs the files for them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, soft - SPARE_FILES))
 
 
 class Child:

@@ -73,9 +73,17 @@ class GuardSettings(BaseSettings):
     )
     max_queue_tokens: int = Field(65_536, ge=512, description="Tokens that may wait for a run; above it 503.")
     deadline_ms: int = Field(5_000, ge=1, description="A request waits at most this long for its verdict, else 503.")
-    drain_s: float = Field(10.0, ge=0, description="At SIGTERM, how long requests in flight may still take.")
+    notice_s: float = Field(
+        0.0,
+        ge=0,
+        description="At SIGTERM, how long it serves on with /readyz at 503, so that load balancers turn away first.",
+    )
+    drain_s: float = Field(10.0, ge=0, description="After that, how long requests in flight may still take.")
     watch_interval_ms: int = Field(500, ge=10, description="How often the champion pointer is read.")
 
+    shadow_share: Probability = Field(
+        0.0, description="Share of requests judged a second time by the version of `guard models shadow`."
+    )
     uncertain_above: Probability = Field(0.5, description="Entropy / ln 6 from which a verdict counts as uncertain.")
     audit_rate: Probability = Field(0.01, description="Share of certain verdicts that enters the pool all the same.")
     pool_max_messages: int = Field(100_000, ge=1, description="Unlabelled messages kept; further ones are dropped.")

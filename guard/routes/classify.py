@@ -10,6 +10,7 @@ from litestar.params import JSONBody
 from guard.auth import requires
 from guard.errors import InputError
 from guard.intake import Intake
+from guard.patience import PatientOperation
 from guard.problems import described
 from guard.routes.judgement import judge
 from guard.schemas import ClassifyRequest, ClassifyResponse, Result, Turn
@@ -21,6 +22,7 @@ from guard.taxonomy import CATEGORIES
 @post(
     "/classify",
     status_code=200,
+    operation_class=PatientOperation,
     guards=[requires(Role.CLIENT)],
     responses=described(400, 401, 403, 408, 413, 503),
     tags=["classify"],

@@ -25,17 +25,18 @@ async def healthz() -> str:
     summary="Whether it can classify",
 )
 async def readyz(state: State) -> Response[Readiness]:
-    """Answer 200 when a model is loaded and its workers run, else 503 with what is wrong.
+    """Answer 200 when a model is loaded, its workers run, and it is not about to end, else 503 with what is wrong.
 
     A champion that does not load is named while the one before it stays in service and ready.
     """
     engine: Engine = state.engine
     watcher: Watcher = state.watcher
-    ready = engine.problem is None
+    problem = "the guard is shutting down" if state.leaving else engine.problem
+    ready = problem is None
     body = Readiness(
         ready=ready,
         model_version=engine.bundle.version if engine.bundle else None,
-        problems=[problem for problem in (engine.problem, watcher.problem) if problem],
+        problems=[problem for problem in (problem, watcher.problem) if problem],
     )
     return Response(body, status_code=200 if ready else 503, headers={} if ready else {"Retry-After": "5"})
 

@@ -1,4 +1,4 @@
-"""What every route that judges does between its own parsing and its own answer: engine, pool, metrics, log."""
+"""What every route that judges does between its own parsing and its own answer: engine, pool, shadow, metrics, log."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,9 @@ from litestar.datastructures import State
 from guard.engine import Engine, Judged
 from guard.intake import Intake
 from guard.metrics import Metrics
+from guard.patience import Patience
 from guard.settings import GuardSettings
+from guard.shadow import Shadow
 from guard.taxonomy import Category
 
 
@@ -32,16 +34,19 @@ async def judge(
         thresholds: Override the export's, category by category.
 
     Raises:
-        LifeguardError: There is no verdict; see `Engine.classify`.
+        LifeguardError: There is no verdict; see `Engine.classify` and `Patience`.
     """
     state = request.app.state
     engine: Engine = state.engine
     intake: Intake = state.intake
     metrics: Metrics = state.metrics
+    shadow: Shadow = state.shadow
     settings: GuardSettings = state.settings
-    judged = await engine.classify(texts, thresholds)
+    with Patience(request.scope, request.receive, limit_ms=settings.deadline_ms) as deadline_s:
+        judged = await engine.classify(texts, thresholds, deadline_s=deadline_s)
     if store:
         intake.offer(judged, user=user, call=call)
+    shadow.offer(judged, thresholds=thresholds, user=user, store=store)
     metrics.observe_verdicts(judged.verdicts, settings.actions)
     request.scope["state"]["model_version"] = judged.model_version
     return judged

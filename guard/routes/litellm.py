@@ -9,6 +9,7 @@ from litestar.params import JSONBody
 from guard.auth import requires
 from guard.dialects import GuardrailParams, GuardrailRequest, GuardrailResponse, GuardrailTurn
 from guard.engine import Judged
+from guard.patience import PatientOperation
 from guard.problems import described
 from guard.routes.judgement import judge
 from guard.settings import GuardSettings
@@ -21,6 +22,7 @@ _SEVERITY: Final = {action: rank for rank, action in enumerate(Action)}
 @post(
     "/beta/litellm_basic_guardrail_api",
     status_code=200,
+    operation_class=PatientOperation,
     guards=[requires(Role.CLIENT)],
     responses=described(400, 401, 403, 408, 413, 503),
     tags=["drop-in"],

@@ -15,6 +15,7 @@ from guard.auth import requires
 from guard.decision import Verdict
 from guard.dialects import COVERED, OFFICIAL, Moderation, ModerationRequest, ModerationResponse
 from guard.errors import InputError
+from guard.patience import PatientOperation
 from guard.problems import ENVELOPED, enveloped
 from guard.routes.judgement import judge
 from guard.schemas import TextPart
@@ -45,6 +46,7 @@ class _Stopwatch(ASGIMiddleware):
 @post(
     "/v1/moderations",
     status_code=200,
+    operation_class=PatientOperation,
     guards=[requires(Role.CLIENT)],
     middleware=[_Stopwatch()],
     exception_handlers=ENVELOPED,

@@ -10,6 +10,7 @@ from litestar.params import JSONBody
 from guard.auth import requires
 from guard.dialects import Classification, ClassificationRequest, ClassificationResponse, Usage
 from guard.errors import InputError
+from guard.patience import PatientOperation
 from guard.problems import ENVELOPED, enveloped
 from guard.routes.judgement import judge
 from guard.store.states import Role
@@ -19,6 +20,7 @@ from guard.taxonomy import CATEGORIES
 @post(
     "/v1/classify",
     status_code=200,
+    operation_class=PatientOperation,
     guards=[requires(Role.CLIENT)],
     exception_handlers=ENVELOPED,
     responses=enveloped(400, 401, 403, 408, 413, 503),

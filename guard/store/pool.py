@@ -17,6 +17,7 @@ from guard.taxonomy import Category
 
 UNCERTAIN: Final = "uncertain"
 AUDIT: Final = "audit"
+SHADOW: Final = "shadow"  # the champion was sure of it, and a second model disagreed
 _CHUNK: Final = 1000  # arrivals a query: both databases take some 32,000 parameters
 
 
@@ -27,7 +28,7 @@ class Arrival:
     Args:
         text: The normalised text.
         user: The caller's opaque user id, if any.
-        reason: `UNCERTAIN` or `AUDIT`.
+        reason: `UNCERTAIN`, `AUDIT` or `SHADOW`.
         inclusion_probability: The probability with which it was let in, in (0, 1].
         scores: Six probabilities in the order of `CATEGORIES`.
         uncertainty: Entropy / ln 6.
@@ -299,9 +300,13 @@ async def _erased(session: AsyncSession, users: set[str]) -> dict[str | None, da
 
 
 def _repeat(message: Message, arrival: Arrival) -> None:
-    message.seen_count += 1
     message.last_seen_at = max(message.last_seen_at, arrival.seen_at)
-    if message.state is MessageState.POOLED and arrival.inclusion_probability > message.inclusion_probability:
+    disputed, again = message.reason == SHADOW, arrival.reason == SHADOW
+    if again and not disputed:
+        return  # it came by another way: were that forgotten, the audit sample would lack just what models dispute
+    message.seen_count += 1
+    likelier = arrival.inclusion_probability > message.inclusion_probability
+    if message.state is MessageState.POOLED and (likelier if again == disputed else disputed):
         message.inclusion_probability, message.reason = arrival.inclusion_probability, arrival.reason
 
 

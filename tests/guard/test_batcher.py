@@ -220,6 +220,61 @@ async def test_request_larger_than_the_room() -> None:
         assert len(await batcher.run(FakeBundle(), [window(60)] * 5, timeout_s=LONG_S)) == 5
 
 
+async def _paced(batcher: Batcher, seconds: float, tokens: int) -> None:
+    """Have the batcher believe that runs take this long, whatever it measured before."""
+    for _ in range(1000):
+        batcher._pace.note(seconds, tokens)
+
+
+async def test_full_queue_says_when_to_come_again(blocked: FakeBundle) -> None:
+    """A refusal names the seconds until all threads have drained the queue at their measured pace, at least one."""
+    with batching(threads=2, max_queue_tokens=100) as batcher:
+        running = []
+        for begun in (1, 2):
+            running.append(submit(batcher, blocked, window(200)))
+            while len(blocked.runs) < begun:  # noqa: ASYNC110 - it is on its way
+                await asyncio.sleep(0)
+        waiting = submit(batcher, blocked, window(90))
+        await settled()
+        for seconds, retry_after_s in ((0.0, 1), (0.1, 5), (0.15, 7)):
+            await _paced(batcher, seconds, tokens=1)
+            with pytest.raises(NoRoom) as refused:
+                await batcher.run(blocked, [window(11)], timeout_s=LONG_S)
+            assert refused.value.retry_after_s == retry_after_s
+        blocked.free.set()
+        await asyncio.gather(waiting, *running)
+
+
+async def test_late_already_when_it_comes(batcher: Batcher, blocked: FakeBundle) -> None:
+    """What cannot be run in its time behind what waits is refused at once; who waits longer, or asks for less, is let in."""
+    running = submit(batcher, blocked, window())
+    await blocked.taken()
+    first = submit(batcher, blocked, window(10))
+    await settled()
+    await _paced(batcher, 0.1, tokens=1)
+    for tokens, timeout_s, refused in ((10, 1.9, True), (10, 3.0, False), (1, 2.9, False), (20, 3.0, True)):
+        if refused:
+            with pytest.raises(NoRoom, match=f"{timeout_s * 1000:.0f} ms"):
+                batcher.check(tokens, timeout_s=timeout_s)
+        else:
+            batcher.check(tokens, timeout_s=timeout_s)
+    blocked.free.set()
+    await asyncio.gather(running, first)
+
+
+async def test_pace_that_was_once_slow(batcher: Batcher) -> None:
+    """Where nothing waits everything is tried, however slow runs were: otherwise nobody would see that they are not."""
+    await _paced(batcher, 3600, tokens=1)
+    await batcher.run(FakeBundle(), [window()], timeout_s=1)
+
+
+async def test_pace_follows(batcher: Batcher) -> None:
+    """The pace is that of the last runs, by their tokens."""
+    await _paced(batcher, 3600, tokens=1)
+    await _paced(batcher, 1, tokens=100)
+    assert batcher._pace.seconds(1000) == pytest.approx(10, rel=0.01)
+
+
 async def test_deadline(batcher: Batcher, blocked: FakeBundle) -> None:
     """A request is answered when its time is up though its run is not over."""
     with pytest.raises(OutOfTime, match="20 ms"):
@@ -276,14 +331,16 @@ async def test_no_time_left(batcher: Batcher) -> None:
 
 
 async def test_cancelled_before_its_run(batcher: Batcher, blocked: FakeBundle) -> None:
-    """What a client gave up while it waited is never run, and its tokens leave the queue."""
+    """What a client gave up while it waited is never run, and its room in the queue is free at once."""
     first = submit(batcher, blocked, window())
     await blocked.taken()
     bundle = FakeBundle()
     given_up, kept = submit(batcher, bundle, window(50), window(51)), submit(batcher, bundle, window(4))
     await settled()
+    assert batcher.queue_tokens == 105
     given_up.cancel()
     await settled()
+    assert batcher.queue_tokens == 4
     blocked.free.set()
     await asyncio.gather(first, kept)
     assert bundle.runs == [[4]]

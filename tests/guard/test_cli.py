@@ -187,6 +187,19 @@ def test_models_show(run: Run, exports: Exports) -> None:
     assert json.loads(run("models", "show", version).output)["version"] == version
 
 
+def test_models_shadow(run: Run, exports: Exports) -> None:
+    """A version shadows the champion until none does."""
+    for _ in range(2):
+        publish_toy(exports, promote=not exports.versions())
+    assert run("models", "shadow", "0002").output == "0002 shadows the champion.\n"
+    assert [(line.split()[1:3]) for line in run("models", "list").output.splitlines() if "shadow" in line] == [
+        ["0002", "│"]
+    ]
+    assert exports.shadow() == "0002"
+    assert run("models", "shadow").output == "No version shadows the champion.\n"
+    assert exports.shadow() is None
+
+
 def test_models_promote_and_rollback(run: Run, exports: Exports) -> None:
     """The champion is named by hand, and taken back by hand, each with a reason that is kept."""
     publish_toy(exports)

@@ -10,7 +10,7 @@ import pytest
 
 from guard.bundle import Bundle, Outputs, Window
 from guard.engine import ENCODE_INLINE_CHARS, Engine, release_memory
-from guard.errors import EmptyText, NoModel, OutOfTime, TooLarge
+from guard.errors import EmptyText, NoModel, NoRoom, OutOfTime, TooLarge
 from guard.exports import Exports
 from guard.metrics import Metrics
 from guard.settings import GuardSettings
@@ -116,10 +116,41 @@ async def test_reading_has_the_same_deadline(guard_settings: GuardSettings, metr
     engine = Engine(guard_settings.model_copy(update={"deadline_ms": 20}), metrics)
     slow = _Waiting(toy, encode=True)
     engine.swap(slow)
-    with pytest.raises(OutOfTime, match="20 ms"):
+    with pytest.raises(OutOfTime, match=r"within \d\d? ms"):
         await engine.classify(["hello " * ENCODE_INLINE_CHARS])
     slow.free.set()
     engine.close()
+
+
+async def test_full_queue_refuses_before_reading(guard_settings: GuardSettings, metrics: Metrics, toy: Bundle) -> None:
+    """Where the queue is full a request is refused before its texts are tokenized, and where a caller cannot wait too."""
+    engine = Engine(guard_settings.model_copy(update={"max_queue_tokens": 512}), metrics)
+    bundle = _Waiting(toy)
+    engine.swap(bundle)
+    running = asyncio.create_task(engine.classify(["hello"]))
+    await asyncio.to_thread(bundle.entered.wait, 30)
+    waiting = asyncio.create_task(engine.classify(["hello " * 300]))
+    while not engine.queue_tokens:  # noqa: ASYNC110 - it is on its way
+        await asyncio.sleep(0)
+    encoded = metrics.registry.get_sample_value("guard_stage_seconds_count", {"stage": "encode"})
+    with pytest.raises(NoRoom, match="512"):
+        await engine.classify(["hello " * 300])
+    assert metrics.registry.get_sample_value("guard_stage_seconds_count", {"stage": "encode"}) == encoded
+    bundle.free.set()
+    await asyncio.gather(running, waiting)
+    engine.close()
+
+
+async def test_callers_deadline(guard_settings: GuardSettings, metrics: Metrics, toy: Bundle) -> None:
+    """The shorter of the caller's deadline and the guard's holds."""
+    for limit_ms, deadline_s in ((20, 30.0), (30_000, 0.02), (20, None)):
+        engine = Engine(guard_settings.model_copy(update={"deadline_ms": limit_ms}), metrics)
+        bundle = _Waiting(toy)
+        engine.swap(bundle)
+        with pytest.raises(OutOfTime, match=r"within \d\d? ms"):
+            await engine.classify(["hello"], deadline_s=deadline_s)
+        bundle.free.set()
+        engine.close()
 
 
 async def test_limits(guard_settings: GuardSettings, metrics: Metrics, toy: Bundle) -> None:
@@ -144,6 +175,7 @@ async def test_judged_texts_are_normalised(engine: Engine) -> None:
 async def test_stages_are_timed(engine: Engine, metrics: Metrics) -> None:
     """Each stage of a request is observed once."""
     await engine.classify(["hello"])
+    engine.close()  # a worker answers before it notes the run
     for stage in ("encode", "queue", "run"):
         assert metrics.registry.get_sample_value("guard_stage_seconds_count", {"stage": stage}) == 1
 

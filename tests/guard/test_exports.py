@@ -479,6 +479,30 @@ def test_two_promoters(exports: Exports) -> None:
     assert exports.champion() == moves[-1].version
 
 
+def test_shadow(exports: Exports) -> None:
+    """A version that verifies can shadow the champion, until another does or none; the champion stays where it is."""
+    champion, other = _publish(exports), _publish(exports)
+    exports.promote(champion, by="test", reason="first")
+    assert exports.shadow() is None
+    for version in (other, champion, None, None):
+        exports.set_shadow(version)
+        assert (exports.shadow(), exports.champion()) == (version, champion)
+    with pytest.raises(NotFound):
+        exports.set_shadow("0009")
+    (exports.path(other) / "model.onnx").write_bytes(b"altered")
+    with pytest.raises(BrokenExport):
+        exports.set_shadow(other)
+    assert exports.shadow() is None
+
+
+def test_pruning_keeps_the_shadow(exports: Exports) -> None:
+    """What shadows the champion is not deleted, however old it is."""
+    for _ in range(4):
+        _publish(exports)
+    exports.set_shadow("0002")
+    assert exports.prune(1) == ["0001", "0003"]
+
+
 def test_pruning_keeps_what_may_be_needed(exports: Exports) -> None:
     """The champion, the newest versions and the latest champions stay; the others go, whole."""
     for _ in range(3):

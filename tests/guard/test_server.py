@@ -1,5 +1,6 @@
 """`guard serve`: one server and its child, started together, ended together, however the end comes."""
 
+import asyncio
 import json
 import os
 import signal
@@ -192,6 +193,31 @@ async def test_ends_in_good_order(guard: ServedGuard, sent: signal.Signals) -> N
     assert guard.pids == []
     assert sorted(await _pooled(guard)) == ["hello", "sue the landlord"]
     assert guard.events[-1]["event"] == "stopped"
+
+
+@pytest.mark.slow
+def test_notice_before_the_end(guard: ServedGuard) -> None:
+    """Told to end with a notice, it is not ready at once, judges on for that long, and then ends in good order."""
+    guard.environment["GUARD_NOTICE_S"] = "3600"
+    guard.start()
+    with httpx.Client(base_url=guard.base_url) as client:
+        guard.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: client.get("/readyz").status_code == 503)
+        assert client.get("/readyz").json()["problems"] == ["the guard is shutting down"]
+        assert httpx.post(f"{guard.base_url}/classify", json={"text": "hello"}).status_code == 200
+        guard.process.send_signal(signal.SIGTERM)  # a second one ends the notice
+        assert guard.process.wait(30) == 0
+    assert asyncio.run(_pooled(guard)) == ["hello"]
+
+
+@pytest.mark.slow
+def test_all_are_told_to_end(guard: ServedGuard) -> None:
+    """Where all its processes are told to end at once, as systemd does, it ends well all the same."""
+    guard.environment["GUARD_NOTICE_S"] = "3600"
+    guard.start()
+    for pid in guard.pids:
+        os.kill(pid, signal.SIGTERM)
+    assert guard.process.wait(30) == 0
 
 
 @pytest.mark.slow

@@ -93,6 +93,26 @@ async def test_highest_probability(store: Store) -> None:
     assert (message.reason, message.inclusion_probability) == ("uncertain", 1.0)
 
 
+@pytest.mark.parametrize("first", ["audit", "uncertain"])
+async def test_disputed_too(store: Store, first: str) -> None:
+    """A text that came by another way stays that way's when models dispute it, and is not counted twice for it."""
+    await add(store, arrival("a", reason=first, probability=0.01))
+    await add(store, arrival("a", "ann", reason="shadow", probability=0.5))
+    (message,) = await _messages(store)
+    assert (message.reason, message.inclusion_probability, message.seen_count) == (first, 0.01, 1)
+    assert await store.pool.erase_user("ann") == 0
+
+
+async def test_disputed_first(store: Store) -> None:
+    """A disputed text that comes by another way becomes that way's, though its probability is lower: audits stay whole."""
+    await add(store, arrival("a", reason="shadow", probability=0.5))
+    await add(store, arrival("a", reason="shadow", probability=0.2))
+    (message,) = await _messages(store)
+    assert (message.reason, message.inclusion_probability, message.seen_count) == ("shadow", 0.5, 2)
+    await add(store, arrival("a", reason="audit", probability=0.01))
+    assert list((await store.pool.audits()).values()) == [0.01]
+
+
 async def test_probability_of_the_picked(store: Store, fence: int) -> None:
     """Once a message is picked its probability stands: estimates rest on it."""
     await add(store, arrival("a", reason="audit", probability=0.01))
