@@ -132,7 +132,7 @@ def local(settings: GuardSettings) -> Iterator[Judge]:
         raise NoModel(
             f"There is no champion in {settings.exports_dir}: run `learner bootstrap`, or name a guard with --url."
         )
-    bundle = Bundle.load(exports, version, provider=settings.provider)
+    bundle = Bundle.load(exports, version, provider=settings.provider, precision=settings.artefact)
     engine = Engine(settings, Metrics())
     try:
         engine.swap(bundle)

@@ -35,19 +35,31 @@ class BatchPolicy(msgspec.Struct, frozen=True):
     max_batch_tokens: int
 
 
-class Artefact(msgspec.Struct, frozen=True):
-    """One ONNX file of an export."""
-
-    file: str
-    precision: str
-    batch: BatchPolicy
-
-
 class SelfTest(msgspec.Struct, frozen=True):
     """A harmless text and the logits the export gave for it when it was made: `(6,)` floats."""
 
     text: str
     logits: tuple[float, ...]
+
+
+class Artefact(msgspec.Struct, frozen=True):
+    """One ONNX file of an export.
+
+    Args:
+        file: Its name in the export's folder.
+        precision: fp32, int8 or fp16.
+        batch: How messages may share a run.
+        self_test: Its own logits of harmless texts; where there are none, those of the manifest hold.
+        agreement: Share of decisions that are those of fp32, on texts it was not calibrated with.
+        run_ms: CPU time of a run of one message on the machine that made it, for comparing artefacts with each other.
+    """
+
+    file: str
+    precision: str
+    batch: BatchPolicy
+    self_test: tuple[SelfTest, ...] = ()
+    agreement: float | None = None
+    run_ms: float | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

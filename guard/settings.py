@@ -20,6 +20,15 @@ class Provider(StrEnum):
     CUDA = "cuda"
 
 
+class Precision(StrEnum):
+    """Which artefact of an export serves. `auto` takes the fastest that is fit for the provider."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    INT8 = "int8"
+    FP16 = "fp16"
+
+
 _S = TypeVar("_S", bound=BaseSettings)
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -53,6 +62,10 @@ class GuardSettings(BaseSettings):
     max_body_bytes: int = Field(4_194_304, ge=1024, description="Bytes of a request body; above it 413.")
 
     provider: Provider = Field(Provider.AUTO, description="auto, cpu or cuda; when demanded and not active, not ready.")
+    artefact: Precision = Field(
+        Precision.AUTO,
+        description="auto, fp32, int8 (CPU) or fp16 (CUDA); auto takes the fastest; when demanded and not there, not ready.",
+    )
     threads: int = Field(
         default_factory=lambda: len(os.sched_getaffinity(0)),
         ge=1,

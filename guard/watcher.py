@@ -60,7 +60,13 @@ class Watcher:
         if self._failed is not None and self._failed[0] == version and time.monotonic() - self._failed[1] < RETRY_S:
             return
         try:
-            bundle = await asyncio.to_thread(Bundle.load, self._exports, version, provider=self._settings.provider)
+            bundle = await asyncio.to_thread(
+                Bundle.load,
+                self._exports,
+                version,
+                provider=self._settings.provider,
+                precision=self._settings.artefact,
+            )
         except LifeguardError as error:
             self._failed = (version, time.monotonic())
             self.problem = f"the champion does not load: {error.detail}"
@@ -71,4 +77,4 @@ class Watcher:
         self.problem = self._failed = None
         self._metrics.swaps.labels("swapped").inc()
         self._swapped = True
-        _log.info("swapped", version=version, previous=serving)
+        _log.info("swapped", version=version, artefact=bundle.artefact.precision, previous=serving)

@@ -1,9 +1,11 @@
-"""A trained network into `exports/0007/`: ONNX through optimum, tokenizer, manifest and report.
+"""A trained network into `exports/0007/`: ONNX through optimum and `learner.quantise`, tokenizer, manifest and report.
 
-The ONNX is compared with the network before anything becomes visible; `learner.gate` judges what lies there.
+The ONNX is compared with the network, and the smaller artefacts with it, before anything becomes visible;
+`learner.gate` judges what lies there.
 """
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +18,6 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the first import o
 
 import msgspec
 import numpy as np
-import onnxruntime as ort
 import torch
 from optimum.exporters.onnx import export as onnx_export
 from optimum.exporters.onnx.model_configs import BertOnnxConfig, DistilBertOnnxConfig, RobertaOnnxConfig
@@ -25,14 +26,15 @@ from torch import Tensor
 from torch.jit._trace import TracerWarning
 from transformers import PreTrainedModel
 
-from guard.bundle import OVERLAP, Bundle
+from guard.bundle import OVERLAP, Bundle, open_session
 from guard.errors import BrokenExport
 from guard.exports import MANIFEST, Artefact, BatchPolicy, Exports, Manifest, SelfTest, sha256
 from guard.taxonomy import CATEGORIES
+from learner import quantise
 from learner.calibrate import Calibration
 from learner.dataset import Dataset
 from learner.network import Network
-from learner.report import ONNX_DIFFERENCE, ONNX_TOLERANCE
+from learner.report import AGREEMENT, ONNX_DIFFERENCE, ONNX_TOLERANCE, RUN_MS, score
 
 Report = Callable[[Bundle, Path], Mapping[str, float]]
 
@@ -43,6 +45,11 @@ _PROBES: Final = 64
 _PROBE_BATCHES: Final = 8
 # fp32 on a CPU gains a fifth from batches of 8 short texts and nothing from more; 512 tokens keep a run near 50 ms.
 _BATCH: Final = BatchPolicy(max_batch_size=8, max_batch_tokens=512)
+_GPU_BATCH: Final = BatchPolicy(max_batch_size=64, max_batch_tokens=16_384)
+_ALONE: Final = BatchPolicy(max_batch_size=1, max_batch_tokens=1)
+_INDEPENDENCE: Final = 1e-4  # logits by which batch mates and padding may move a message's; float sums differ by 3e-6
+_MIN_AGREEMENT: Final = 0.99
+_CALIBRATED_WITH: Final = 768  # texts; on texts beyond them the ranges of 400 were too narrow in one layer
 _LIBRARIES: Final = (
     "lifeguard",
     "numpy",
@@ -95,8 +102,6 @@ def export(
     with exports.publish() as (version, folder):
         _write_onnx(network, calibration.temperature, folder / _MODEL)
         (folder / _TOKENIZER).write_text(network.backbone.tokenizer_json, encoding="utf-8")
-        session = ort.InferenceSession(str(folder / _MODEL), _options(), providers=["CPUExecutionProvider"])
-        artefact = Artefact(_MODEL, "fp32", _BATCH)
         draft = Manifest(
             version=version,
             parent=parent,
@@ -108,17 +113,25 @@ def export(
             max_tokens=network.max_tokens,
             pad_id=network.backbone.pad_id,
             pad_token=network.backbone.pad_token,
-            artefacts=(artefact,),
+            artefacts=(Artefact(_MODEL, "fp32", _BATCH),),
             files={},
             self_test=(),
             cycle_id=cycle_id,
             snapshot=dataset.digest,
             libraries={library: installed(library) for library in _LIBRARIES},
         )
-        bundle = _bundle(draft, folder, session)
-        difference = _compare(network, calibration.temperature, bundle, _probes(dataset))
-        draft = msgspec.structs.replace(draft, self_test=tuple(_self_tests(bundle)))
-        figures = {**metrics, ONNX_DIFFERENCE: difference, **report(bundle, folder)}
+        bundle = _bundle(draft, draft.artefacts[0], folder)
+        probes = _probes(dataset)
+        figures = {**metrics, ONNX_DIFFERENCE: _compare(network, calibration.temperature, bundle, probes)}
+        tests = tuple(_self_tests(bundle))
+        whole = msgspec.structs.replace(bundle.artefact, agreement=1.0, run_ms=_run_ms(bundle, probes))
+        smaller = list(_smaller(bundle, folder, dataset, probes))
+        figures |= {f"{AGREEMENT}.{a.precision}": a.agreement for a in (whole, *smaller) if a.agreement is not None}
+        figures |= {f"{RUN_MS}.{a.precision}": a.run_ms for a in (whole, *smaller) if a.run_ms is not None}
+        fit = [a for a in smaller if (folder / a.file).exists()]
+        draft = msgspec.structs.replace(draft, artefacts=(whole, *fit), self_test=tests, metrics=figures)
+        serving = min((a for a in draft.artefacts if a.precision != "fp16"), key=lambda a: a.run_ms or 0.0)
+        figures |= report(_bundle(draft, serving, folder), folder)
         files = {file.name: sha256(file) for file in sorted(folder.iterdir())}
         manifest = msgspec.structs.replace(draft, files=files, metrics=figures)
         (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
@@ -189,17 +202,51 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _options() -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return options
-
-
-def _bundle(manifest: Manifest, folder: Path, session: ort.InferenceSession) -> Bundle:
+def _bundle(manifest: Manifest, artefact: Artefact, folder: Path) -> Bundle:
     tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
+    tokenizer.no_padding()
     tokenizer.enable_truncation(manifest.max_tokens, stride=manifest.max_tokens // OVERLAP)
-    return Bundle(manifest, manifest.artefacts[0], tokenizer, session)
+    return Bundle(manifest, artefact, tokenizer, open_session(folder / artefact.file))
+
+
+def _smaller(bundle: Bundle, folder: Path, dataset: Dataset, probes: Sequence[str]) -> Iterator[Artefact]:
+    """Write int8 and fp16, measure them beside fp32, and delete the file of one that decides otherwise too often."""
+    source, decisions = folder / _MODEL, score(bundle, dataset.dev).decisions
+    texts = [e.text for e in dataset.train]
+    chosen = (texts[i] for i in np.linspace(0, len(texts) - 1, min(len(texts), _CALIBRATED_WITH)).astype(int))
+    quantise.to_int8(
+        source, folder / "model.int8.onnx", (bundle.feed(w[:1]) for t in chosen for w in bundle.encode([t]))
+    )
+    quantise.to_float16(source, folder / "model.fp16.onnx")
+    for precision, batch in (("int8", _BATCH), ("fp16", _GPU_BATCH)):
+        artefact = Artefact(f"model.{precision}.onnx", precision, batch)
+        other = _bundle(bundle.manifest, artefact, folder)
+        agreement = float((score(other, dataset.dev).decisions == decisions).mean())
+        if agreement < _MIN_AGREEMENT:
+            (folder / artefact.file).unlink()
+        elif precision == "int8" and _spread(other, probes) > _INDEPENDENCE:
+            artefact = msgspec.structs.replace(artefact, batch=_ALONE)
+        yield msgspec.structs.replace(
+            artefact, self_test=tuple(_self_tests(other)), agreement=agreement, run_ms=_run_ms(other, probes)
+        )
+
+
+def _run_ms(bundle: Bundle, texts: Sequence[str]) -> float:
+    """Return the CPU milliseconds of a run of one message, tokenizing not counted."""
+    windows = [windows[:1] for windows in bundle.encode(texts)]
+    bundle.run(windows[0])
+    began = time.thread_time()
+    for window in windows:
+        bundle.run(window)
+    return 1000 * (time.thread_time() - began) / len(windows)
+
+
+def _spread(bundle: Bundle, texts: Sequence[str]) -> float:
+    """Return by how many logits batch mates and padding move a message's at most."""
+    windows = [windows[0] for windows in bundle.encode(texts)]
+    alone = np.concatenate([bundle.run([window]).logits for window in windows])
+    mixed = [bundle.run(windows[i::_PROBE_BATCHES]).logits for i in range(_PROBE_BATCHES)]
+    return max(float(np.abs(batch - alone[i::_PROBE_BATCHES]).max()) for i, batch in enumerate(mixed))
 
 
 def _probes(dataset: Dataset) -> list[str]:

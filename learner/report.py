@@ -29,6 +29,8 @@ Indices = npt.NDArray[np.int_]  # into CATEGORIES
 REPORT: Final = "report.md"
 ONNX_DIFFERENCE: Final = "onnx_max_difference"  # the metric: the largest difference to the network found, in logits
 ONNX_TOLERANCE: Final = 1e-3
+AGREEMENT: Final = "agreement"  # `agreement.int8`: share of decisions that are those of fp32
+RUN_MS: Final = "run_ms"  # `run_ms.int8`: CPU time of one message alone
 _DOTS_PER_INCH: Final = 110
 _NOT_HARMFUL: Final = CATEGORIES.index(Category.NOT_HARMFUL)
 _EMERGENCY: Final = CATEGORIES.index(Category.EMERGENCY_SITUATION)
@@ -138,6 +140,7 @@ def write(
         "\n\n".join(images),
         _data(dataset),
         _recipe(bundle, contest),
+        _artefacts(bundle),
         _limits(bundle),
     )
     (folder / REPORT).write_text("\n\n".join(sections) + "\n", encoding="utf-8")
@@ -239,6 +242,23 @@ def _recipe(bundle: Bundle, contest: "Contest") -> str:
                 f"{what} changed cross-validated macro-F1 by {100 * worth[name]:+.1f} points (95 % between {low} and {high})."
             )
     return "## Recipe\n\n" + " ".join(lines)
+
+
+def _artefacts(bundle: Bundle) -> str:
+    measured = bundle.manifest.metrics
+    published = {artefact.precision for artefact in bundle.manifest.artefacts}
+    rows = (
+        (
+            precision,
+            _percent(measured.get(f"{AGREEMENT}.{precision}")),
+            f"{measured[f'{RUN_MS}.{precision}']:.2f}",
+            "figures above" if precision == bundle.artefact.precision else "" if precision in published else "refused",
+        )
+        for precision in ("fp32", "int8", "fp16")
+        if f"{RUN_MS}.{precision}" in measured
+    )
+    columns = ("artefact", "decisions as fp32 %", "CPU ms a message", "")
+    return "\n".join(("## Artefacts", "", *_markdown(columns, rows)))
 
 
 def _limits(bundle: Bundle) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -17,7 +18,7 @@ from guard.bundle import OVERLAP, Bundle
 from guard.decision import softmax
 from guard.errors import BadConfiguration, BrokenExport, LifeguardError, NoModel, NotFound
 from guard.exports import MANIFEST, Artefact, BatchPolicy, Exports, SelfTest, sha256
-from guard.settings import Provider
+from guard.settings import Precision, Provider
 from guard.taxonomy import CATEGORIES, Category
 from tests.toys import VOTES, publish_toy, rewrite_manifest
 
@@ -339,3 +340,63 @@ def test_provider_auto_takes_what_there_is(exports: Exports, monkeypatch: pytest
     """Without a demand the CPU serves where there is no CUDA."""
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     assert Bundle.load(exports, publish_toy(exports), provider=Provider.AUTO).score(["rash"])[0].argmax() == 1
+
+
+# artefacts
+
+
+def _with_int8(exports: Exports, *, run_ms: float = 1.0, damage: float = 0.0) -> str:
+    """Publish a toy whose int8 is a copy of its fp32, with a self-test that is off by the damage."""
+    version = publish_toy(exports)
+    folder = exports.path(version)
+    (folder / "model.int8.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    manifest = exports.manifest(version)
+    (fp32,), (test,) = manifest.artefacts, manifest.self_test
+    off = SelfTest(test.text, tuple(value + damage for value in test.logits))
+    int8 = Artefact("model.int8.onnx", "int8", BatchPolicy(4, 256), (off,), agreement=0.995, run_ms=run_ms)
+    files = {**manifest.files, int8.file: sha256(folder / int8.file)}
+    rewrite_manifest(folder, artefacts=(msgspec.structs.replace(fp32, run_ms=2.0), int8), files=files)
+    return version
+
+
+@pytest.mark.parametrize(("run_ms", "precision"), [(1.0, "int8"), (3.0, "fp32")])
+def test_auto_takes_the_fastest_artefact(exports: Exports, run_ms: float, precision: str) -> None:
+    """Without a demand the artefact with the least time a message serves, with its own batch policy."""
+    bundle = Bundle.load(exports, _with_int8(exports, run_ms=run_ms))
+    assert bundle.artefact.precision == precision
+    assert bundle.artefact.batch.max_batch_size == (4 if precision == "int8" else 8)
+
+
+def test_demanded_artefact_serves(exports: Exports) -> None:
+    """A demand is followed, however slow what is demanded may be."""
+    version = _with_int8(exports)
+    assert Bundle.load(exports, version, precision=Precision.FP32).artefact.precision == "fp32"
+    assert Bundle.load(exports, version, precision=Precision.INT8).artefact.precision == "int8"
+
+
+def test_demanded_artefact_that_is_not_there(exports: Exports) -> None:
+    """An export without the demanded artefact, or a demand that does not suit the provider, is an error that says so."""
+    version = publish_toy(exports)
+    with pytest.raises(BadConfiguration, match=f"GUARD_ARTEFACT=int8, but export {version} has only fp32"):
+        Bundle.load(exports, version, precision=Precision.INT8)
+    with pytest.raises(BadConfiguration, match="GUARD_ARTEFACT=fp16 does not run well on a CPU"):
+        Bundle.load(exports, version, precision=Precision.FP16)
+
+
+def test_auto_passes_over_what_fails_its_self_test(exports: Exports) -> None:
+    """An int8 that gives other logits on this machine does not serve: fp32 does, and a demand for int8 is refused."""
+    version = _with_int8(exports, damage=1.0)
+    assert Bundle.load(exports, version).artefact.precision == "fp32"
+    with pytest.raises(BrokenExport, match=r"model\.int8\.onnx are not those"):
+        Bundle.load(exports, version, precision=Precision.INT8)
+
+
+def test_manifest_of_before_artefacts_were_measured(exports: Exports) -> None:
+    """An artefact of three fields, as older exports have it, loads."""
+    version = publish_toy(exports)
+    path = exports.path(version) / MANIFEST
+    manifest = json.loads(path.read_bytes())
+    manifest["artefacts"] = [{key: manifest["artefacts"][0][key] for key in ("file", "precision", "batch")}]
+    path.write_text(json.dumps(manifest))
+    bundle = Bundle.load(exports, version)
+    assert (bundle.artefact.precision, bundle.artefact.run_ms, bundle.artefact.self_test) == ("fp32", None, ())

@@ -13,7 +13,7 @@ from guard.bundle import Bundle
 from guard.engine import Engine
 from guard.exports import POINTER, Exports
 from guard.metrics import Metrics
-from guard.settings import GuardSettings
+from guard.settings import GuardSettings, Precision
 from guard.watcher import Watcher
 from tests.toys import publish_toy, rewrite_manifest
 
@@ -68,6 +68,18 @@ async def test_follows_the_pointer(watcher: Watcher, engine: Engine, exports: Ex
         assert metrics.registry.get_sample_value("guard_model_info", labels) == 1
     assert metrics.render().count(b"\nguard_model_info{") == 1
     assert (_swaps(metrics, "swapped"), _swaps(metrics, "failed")) == (3, 0)
+
+
+async def test_demanded_artefact_that_is_not_there(
+    engine: Engine, exports: Exports, guard_settings: GuardSettings, metrics: Metrics
+) -> None:
+    """A champion without the demanded artefact is not served, and the reason names the setting."""
+    demanding = guard_settings.model_copy(update={"artefact": Precision.INT8})
+    watcher = Watcher(engine, exports, demanding, metrics)
+    publish_toy(exports)
+    await watcher.look()
+    assert _serving(engine) is None
+    assert "GUARD_ARTEFACT=int8, but export 0001 has only fp32" in (_problem(watcher) or "")
 
 
 async def test_published_is_not_promoted(watcher: Watcher, engine: Engine, exports: Exports) -> None:

@@ -1,18 +1,21 @@
 """That an export is the network, complete, and visible only when it is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from guard.bundle import Bundle
-from guard.errors import BrokenExport
+from guard.errors import BadConfiguration, BrokenExport
 from guard.exports import Exports
+from guard.settings import Precision
 from guard.taxonomy import CATEGORIES
-from learner import backbone
+from learner import backbone, quantise
 from learner import export as exporting
 from learner.calibrate import Calibration
 from learner.dataset import Corpus, Dataset, assemble
@@ -54,7 +57,7 @@ def _no_report(bundle: Bundle, folder: Path) -> Mapping[str, float]:
 def test_the_guard_serves_what_was_trained(network: Network, dataset: Dataset, tmp_path: Path) -> None:
     """The bundle loads, passes its self-test and gives the network's logits over the temperature, in any batch."""
     exports = Exports(tmp_path)
-    bundle = Bundle.load(exports, published(network, dataset, exports))
+    bundle = Bundle.load(exports, published(network, dataset, exports), precision=Precision.FP32)
     texts = ["joke", "well fire or trapped", "é ñ 漢字 🙂 unseen", *(e.text for e in dataset.dev)]
     logits = bundle.run([windows[0] for windows in bundle.encode(texts)]).logits
     assert np.allclose(logits, network.score(texts) / 1.7, atol=1e-3)
@@ -86,7 +89,14 @@ def test_the_manifest_tells_the_whole_story(network: Network, dataset: Dataset, 
     assert manifest.snapshot == dataset.digest
     assert (manifest.pad_id, manifest.pad_token) == (network.backbone.pad_id, network.backbone.pad_token)
     assert manifest.max_tokens == 48
-    assert {a.precision for a in manifest.artefacts} == {"fp32"}
+    assert manifest.artefacts[0].precision == "fp32"
+    assert {a.precision for a in manifest.artefacts} <= {"fp32", "int8", "fp16"}
+    for artefact in manifest.artefacts:
+        assert artefact.agreement is not None
+        assert artefact.agreement >= 0.99
+        assert artefact.run_ms is not None
+        assert artefact.run_ms > 0
+        assert len(artefact.self_test or manifest.self_test) >= 4
     assert manifest.artefacts[0].batch.max_batch_tokens >= 512
     assert set(manifest.files) == {file.name for file in exports.path(version).iterdir()} - {"manifest.json"}
     assert len(manifest.self_test) >= 4
@@ -115,6 +125,31 @@ def test_what_differs_from_the_network_is_not_published(
         published(network, dataset, exports)
     assert exports.versions() == []
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_an_artefact_that_decides_otherwise_is_refused(
+    network: Network, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An int8 whose decisions are not those of fp32 is measured, named in the metrics, and not in the export."""
+    honest = quantise.to_int8
+
+    def wrong(source: Path, target: Path, feeds: Iterable[quantise.Feed]) -> int:
+        done = honest(source, target, feeds)
+        model = onnx.load(target)
+        bias = next(i for i in model.graph.initializer if i.name.endswith("head.bias"))
+        bias.CopyFrom(numpy_helper.from_array(np.array([9, 0, 0, 0, 0, 0], dtype=np.float32), bias.name))
+        onnx.save(model, target)
+        return done
+
+    monkeypatch.setattr(quantise, "to_int8", wrong)
+    exports = Exports(tmp_path)
+    version = published(network, dataset, exports)
+    manifest = exports.verify(version)
+    assert "int8" not in {a.precision for a in manifest.artefacts}
+    assert manifest.metrics["agreement.int8"] < 0.99
+    assert not (exports.path(version) / "model.int8.onnx").exists()
+    with pytest.raises(BadConfiguration, match="GUARD_ARTEFACT=int8, but export 0001 has only fp32"):
+        Bundle.load(exports, version, precision=Precision.INT8)
 
 
 def test_a_network_of_nothing_but_nan_is_not_published(network: Network, dataset: Dataset, tmp_path: Path) -> None:
