@@ -106,7 +106,13 @@ class Shadow:
         if self._failed is not None and self._failed[0] == version and time.monotonic() - self._failed[1] < RETRY_S:
             return
         try:
-            bundle = await asyncio.to_thread(Bundle.load, self._exports, version, provider=self._settings.provider)
+            bundle = await asyncio.to_thread(
+                Bundle.load,
+                self._exports,
+                version,
+                provider=self._settings.provider,
+                precision=self._settings.artefact,
+            )
         except LifeguardError as error:
             self._failed = (version, time.monotonic())
             _log.error("shadow_failed", version=version[:40], reason=error.detail)
