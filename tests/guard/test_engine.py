@@ -13,6 +13,7 @@ from guard.engine import ENCODE_INLINE_CHARS, Engine, release_memory
 from guard.errors import EmptyText, NoModel, NoRoom, OutOfTime, TooLarge
 from guard.exports import Exports
 from guard.metrics import Metrics
+from guard.reading import Reading
 from guard.settings import GuardSettings
 from guard.taxonomy import Category
 from tests.toys import publish_toy
@@ -109,6 +110,20 @@ async def test_long_texts_leave_the_loop_free(engine: Engine, toy: Bundle) -> No
     assert not long.done()
     slow.free.set()
     assert (await long).windows[0] > 1
+
+
+async def test_long_texts_are_led_back_off_the_loop(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where in a long text the harm lies is found in a thread, while the loop answers others."""
+    threads = []
+
+    def span(_: Reading, __: int) -> tuple[int, int]:
+        threads.append(threading.current_thread())
+        return 0, 1
+
+    monkeypatch.setattr(Reading, "span", span)
+    await engine.classify(["hello " * ENCODE_INLINE_CHARS])
+    assert threads != []
+    assert threading.main_thread() not in threads
 
 
 async def test_reading_has_the_same_deadline(guard_settings: GuardSettings, metrics: Metrics, toy: Bundle) -> None:
