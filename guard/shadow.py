@@ -28,11 +28,11 @@ from guard.metrics import Metrics
 from guard.reading import read
 from guard.settings import GuardSettings
 from guard.taxonomy import Category
+from guard.watcher import Loader
 
 WAITING: Final = 64  # requests; a shadow that falls further behind is not worth their memory
 BUSY_S: Final = 0.005
 NICENESS: Final = 10  # a tenth of a worker's weight; at 19 a thread that holds the GIL could long be kept off the cores
-RETRY_S: Final = 30.0
 
 _log = structlog.get_logger()
 
@@ -76,7 +76,7 @@ class Shadow:
         self._metrics = metrics
         self._sample = sample or random.SystemRandom().random  # unpredictable: nobody may choose to be drawn
         self._waiting: queue.Queue[_Drawn | None] = queue.Queue(WAITING)
-        self._failed: tuple[str, float] | None = None
+        self._loader = Loader(exports, settings)
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker = threading.Thread(target=self._work, name="shadow", daemon=True)
@@ -103,21 +103,13 @@ class Shadow:
             return
         if current is not None and current.version == version:
             return
-        if self._failed is not None and self._failed[0] == version and time.monotonic() - self._failed[1] < RETRY_S:
-            return
         try:
-            bundle = await asyncio.to_thread(
-                Bundle.load,
-                self._exports,
-                version,
-                provider=self._settings.provider,
-                precision=self._settings.artefact,
-            )
+            bundle = await self._loader.load(version)
         except LifeguardError as error:
-            self._failed = (version, time.monotonic())
             _log.error("shadow_failed", version=version[:40], reason=error.detail)
             return
-        self._put(bundle)
+        if bundle is not None:
+            self._put(bundle)
 
     def offer(
         self, judged: Judged, *, thresholds: Mapping[Category, float] | None, user: str | None, store: bool
@@ -146,7 +138,8 @@ class Shadow:
             self._worker.join()
 
     def _put(self, bundle: Bundle | None) -> None:
-        self.bundle, self._failed = bundle, None
+        self.bundle = bundle
+        self._loader.forget()
         self._metrics.set_shadow(bundle.version if bundle else None)
         _log.info("shadowed", version=bundle.version if bundle else None)
         if bundle is not None and self._worker.ident is None:

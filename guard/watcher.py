@@ -18,6 +18,43 @@ RETRY_S: Final = 30.0  # a broken champion is tried again, in case its files wer
 _log = structlog.get_logger()
 
 
+class Loader:
+    """Loads the versions that a pointer names, off the event loop, and one that is broken no more often than it must.
+
+    Args:
+        exports: Holds the versions.
+        settings: Provider and artefact.
+    """
+
+    def __init__(self, exports: Exports, settings: GuardSettings) -> None:
+        self._exports = exports
+        self._settings = settings
+        self._failed: tuple[str, float] | None = None
+
+    async def load(self, version: str) -> Bundle | None:
+        """Return a version's bundle; None where it has failed within the last `RETRY_S`.
+
+        Raises:
+            LifeguardError: It does not load.
+        """
+        if self._failed is not None and self._failed[0] == version and time.monotonic() - self._failed[1] < RETRY_S:
+            return None
+        provider, precision = self._settings.provider, self._settings.artefact
+        try:
+            bundle = await asyncio.to_thread(
+                Bundle.load, self._exports, version, provider=provider, precision=precision
+            )
+        except LifeguardError:
+            self._failed = (version, time.monotonic())
+            raise
+        self._failed = None
+        return bundle
+
+    def forget(self) -> None:
+        """Load what has failed at once when it is asked for again."""
+        self._failed = None
+
+
 class Watcher:
     """Keeps the engine on the champion.
 
@@ -33,7 +70,7 @@ class Watcher:
         self._exports = exports
         self._settings = settings
         self._metrics = metrics
-        self._failed: tuple[str, float] | None = None
+        self._loader = Loader(exports, settings)
         self._swapped = False
         self.problem: str | None = None
 
@@ -52,29 +89,23 @@ class Watcher:
             self.problem = f"the champion pointer cannot be read ({type(error).__name__})"
             return
         if version is None or version == serving:
-            self.problem = self._failed = None
+            self.problem = None
+            self._loader.forget()
             if self._swapped:  # at the look after a swap: by now the requests that held the bundle before have ended
                 self._swapped = False
                 await asyncio.to_thread(release_memory)
             return
-        if self._failed is not None and self._failed[0] == version and time.monotonic() - self._failed[1] < RETRY_S:
-            return
         try:
-            bundle = await asyncio.to_thread(
-                Bundle.load,
-                self._exports,
-                version,
-                provider=self._settings.provider,
-                precision=self._settings.artefact,
-            )
+            bundle = await self._loader.load(version)
         except LifeguardError as error:
-            self._failed = (version, time.monotonic())
             self.problem = f"the champion does not load: {error.detail}"
             self._metrics.swaps.labels("failed").inc()
             _log.error("swap_failed", version=version[:40], serving=serving, reason=error.detail)
             return
+        if bundle is None:
+            return
         self._engine.swap(bundle)
-        self.problem = self._failed = None
+        self.problem = None
         self._metrics.swaps.labels("swapped").inc()
         self._swapped = True
         _log.info("swapped", version=version, artefact=bundle.artefact.precision, previous=serving)
