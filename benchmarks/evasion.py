@@ -2,8 +2,9 @@
 
     python -m benchmarks.evasion --exports exports
 
-The texts are of the gate set and `sets/`, none of which is trained on, each compared with itself as it was written. The disguises are written for this command and share
-no table with `guard`, so that they hold characters and tricks that it does not know.
+The texts are of the gate set and `sets/`, none of which is trained on, each compared with itself as it was written. The
+disguises are written for this command and share no table with `guard`, so that they hold characters and tricks that it
+does not know.
 """
 
 import json

@@ -16,8 +16,8 @@ from rich.progress import Progress
 
 from guard.client import Answer, Client, Judged, Reason, Unjudged
 from guard.errors import InputError, LifeguardError, NoModel, Unavailable
+from guard.schemas import results
 from guard.settings import GuardSettings
-from guard.taxonomy import CATEGORIES
 
 CHUNK_BYTES: Final = 8_192  # read at once: about 100 messages, less than a second's work, so that the bar moves
 BATCH_LINES: Final = 32  # of one request
@@ -150,23 +150,8 @@ async def _judge_here(engine: Any, settings: GuardSettings, texts: Sequence[str]
     except Unavailable as error:
         return [_unjudged(Reason.UNAVAILABLE, error)] * len(texts)
     return [
-        Judged(
-            id="local",
-            model_version=judged.model_version,
-            category=verdict.category,
-            flagged=verdict.flagged,
-            action=settings.action(verdict.category),
-            action_text=settings.action_texts.get(verdict.category),
-            scores={c: round(s, 6) for c, s in zip(CATEGORIES, verdict.scores, strict=True)},
-            uncertainty=round(verdict.uncertainty, 6),
-            uncertain=verdict.uncertainty >= settings.uncertain_above,
-            windows=windows,
-            span=span,
-            disguised=disguised,
-        )
-        for verdict, windows, span, disguised in zip(
-            judged.verdicts, judged.windows, judged.spans, judged.disguised, strict=True
-        )
+        Judged(**msgspec.structs.asdict(result), id="local", model_version=judged.model_version)
+        for result in results(judged, settings)
     ]
 
 

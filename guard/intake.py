@@ -54,10 +54,6 @@ class Intake:
         self._ready = asyncio.Event()
         self._flushing = asyncio.Lock()
 
-    def uncertain(self, uncertainty: float) -> bool:
-        """Return whether a verdict of this uncertainty is one that people should see."""
-        return uncertainty >= self._settings.uncertain_above
-
     def offer(self, judged: Judged, *, user: str | None, call: str | None = None) -> None:
         """Queue the verdicts that belong into the pool: all uncertain ones, and an audit share of the others.
 
@@ -71,7 +67,7 @@ class Intake:
             if call is not None and not self._calls.first(call, text):
                 self._metrics.intake.labels("same_call").inc()
                 continue
-            uncertain = self.uncertain(verdict.uncertainty)
+            uncertain = self._settings.uncertain(verdict.uncertainty)
             probability = 1.0 if uncertain else self._settings.audit_rate
             if not uncertain and self._sample() >= probability:
                 continue
@@ -87,7 +83,7 @@ class Intake:
             probability: That with which its request was drawn for the second model. What was drawn and then dropped
                 because the guard was busy is missing at random: all are less likely by the same factor.
         """
-        if not self.uncertain(judged.verdicts[index].uncertainty):
+        if not self._settings.uncertain(judged.verdicts[index].uncertainty):
             self._queue(judged, index, SHADOW, probability, user=user)
 
     def _queue(self, judged: Judged, index: int, reason: str, probability: float, *, user: str | None) -> None:

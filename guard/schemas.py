@@ -3,11 +3,15 @@
 Those of reviewing are in `guard/review_schemas.py`: they need the store, which a client should not load.
 """
 
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from guard.taxonomy import Action, Category
+from guard.taxonomy import CATEGORIES, Action, Category
+
+if TYPE_CHECKING:
+    from guard.engine import Judged
+    from guard.settings import GuardSettings
 
 DEADLINE_HEADER: Final = (
     "x-deadline-ms"  # milliseconds for which the caller still waits; what comes later is for nobody
@@ -56,6 +60,27 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     span: tuple[int, int]
     disguised: bool
     action_text: str | None = None
+
+
+def results(judged: "Judged", settings: "GuardSettings") -> list[Result]:
+    """Return what callers are told of each verdict."""
+    return [
+        Result(
+            category=verdict.category,
+            flagged=verdict.flagged,
+            action=settings.action(verdict.category),
+            action_text=settings.action_texts.get(verdict.category),
+            scores={c: round(s, 6) for c, s in zip(CATEGORIES, verdict.scores, strict=True)},
+            uncertainty=round(verdict.uncertainty, 6),
+            uncertain=settings.uncertain(verdict.uncertainty),
+            windows=windows,
+            span=span,
+            disguised=disguised,
+        )
+        for verdict, windows, span, disguised in zip(
+            judged.verdicts, judged.windows, judged.spans, judged.disguised, strict=True
+        )
+    ]
 
 
 class ClassifyResponse(msgspec.Struct, frozen=True):

@@ -135,6 +135,10 @@ class GuardSettings(BaseSettings):
         """Return the action for a category."""
         return self.actions[category]
 
+    def uncertain(self, uncertainty: float) -> bool:
+        """Return whether a verdict of this uncertainty is one that people should see."""
+        return uncertainty >= self.uncertain_above
+
 
 def read_settings(kind: type[_S]) -> _S:
     """Read settings of a kind from the environment.

@@ -9,14 +9,12 @@ from litestar.params import JSONBody
 
 from guard.auth import requires
 from guard.errors import InputError
-from guard.intake import Intake
 from guard.patience import PatientOperation
 from guard.problems import described
 from guard.routes.judgement import judge
-from guard.schemas import ClassifyRequest, ClassifyResponse, Result, Turn
+from guard.schemas import ClassifyRequest, ClassifyResponse, Turn, results
 from guard.settings import GuardSettings
 from guard.store.states import Role
-from guard.taxonomy import CATEGORIES
 
 
 @post(
@@ -32,29 +30,12 @@ async def classify(
     request: Request[None, None, State], data: JSONBody[ClassifyRequest], state: State
 ) -> ClassifyResponse:
     """Judge one text, several texts, or the last user turn of a chat."""
-    intake: Intake = state.intake
     settings: GuardSettings = state.settings
     judged = await judge(request, _texts(data), user=data.user, store=data.store, thresholds=data.thresholds)
     return ClassifyResponse(
         id=f"cls-{secrets.token_hex(12)}",
         model_version=judged.model_version,
-        results=[
-            Result(
-                category=verdict.category,
-                flagged=verdict.flagged,
-                action=settings.action(verdict.category),
-                action_text=settings.action_texts.get(verdict.category),
-                scores={c: round(s, 6) for c, s in zip(CATEGORIES, verdict.scores, strict=True)},
-                uncertainty=round(verdict.uncertainty, 6),
-                uncertain=intake.uncertain(verdict.uncertainty),
-                windows=windows,
-                span=span,
-                disguised=disguised,
-            )
-            for verdict, windows, span, disguised in zip(
-                judged.verdicts, judged.windows, judged.spans, judged.disguised, strict=True
-            )
-        ],
+        results=results(judged, settings),
     )
 
 
