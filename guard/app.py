@@ -41,6 +41,7 @@ def create_app(settings: GuardSettings | None = None) -> Litestar:
     """Return the application; its resources are opened when it starts."""
     chosen = settings or GuardSettings()
     metrics = Metrics()
+    metrics.set_limits(chosen)
 
     @asynccontextmanager
     async def resources(app: Litestar) -> AsyncIterator[None]:
