@@ -123,7 +123,7 @@ def test_what_judges_is_counted() -> None:
     assert all(set(routes.split("|")) == judging for routes in named)
 
 
-@pytest.mark.parametrize("measure", ["miss_rate", "false_alarm_rate"])
+@pytest.mark.parametrize("measure", ["cleared_rate", "miss_rate", "false_alarm_rate"])
 def test_every_harm_has_a_target(measure: str) -> None:
     """Each harmful category has one target that its error rate is held against."""
     found = [rule.labels["category"] for rule in rules() if rule.name == f"lifeguard:{measure}:target"]
