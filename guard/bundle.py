@@ -28,6 +28,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import onnxruntime as ort
 
+TOKENIZER: Final = "tokenizer.json"
 _CUDA: Final = "CUDAExecutionProvider"
 _CPU: Final = "CPUExecutionProvider"
 OVERLAP: Final = 8  # windows share an eighth of their tokens, so that no sentence is seen only in halves
@@ -108,15 +109,27 @@ class Bundle:
 
     @classmethod
     def _open(cls, exports: Exports, manifest: Manifest, artefact: Artefact, provider: Provider) -> Self:
-        folder, version = exports.path(manifest.version), manifest.version
+        version = manifest.version
         if artefact.batch.max_batch_size < 1:
             raise BrokenExport(f"Export {version} allows {artefact.batch.max_batch_size} messages a run, not even one.")
-        tokenizer, lexicon = _reader((folder / "tokenizer.json").read_text(encoding="utf-8"), manifest.max_tokens)
-        if manifest.max_tokens <= tokenizer.num_special_tokens_to_add(is_pair=False):
-            raise BrokenExport(f"Export {version} has windows of {manifest.max_tokens} tokens: too few for any text.")
-        bundle = cls(manifest, artefact, tokenizer, lexicon, open_session(folder / artefact.file, provider))
+        bundle = cls.untested(exports.path(version), manifest, artefact, provider)
         bundle.self_test()
         return bundle
+
+    @classmethod
+    def untested(cls, folder: Path, manifest: Manifest, artefact: Artefact, provider: Provider = Provider.CPU) -> Self:
+        """Open an artefact of an export that is still being made, in its folder.
+
+        Raises:
+            BrokenExport: Its windows are too short to hold any text.
+            BadConfiguration: The demanded provider is not active.
+        """
+        tokenizer, lexicon = _reader((folder / TOKENIZER).read_text(encoding="utf-8"), manifest.max_tokens)
+        if manifest.max_tokens <= tokenizer.num_special_tokens_to_add(is_pair=False):
+            raise BrokenExport(
+                f"Export {manifest.version} has windows of {manifest.max_tokens} tokens: too few for any text."
+            )
+        return cls(manifest, artefact, tokenizer, lexicon, open_session(folder / artefact.file, provider))
 
     def self_test(self) -> None:
         """Compare the logits of the artefact's texts with those of the day it was made.
