@@ -19,6 +19,7 @@ from guard import logs
 from guard.auth import Access
 from guard.body import StrictRequest
 from guard.docs import OPENAPI, static_files
+from guard.door import Door
 from guard.engine import Engine
 from guard.errors import LifeguardError
 from guard.exports import Exports
@@ -127,6 +128,7 @@ class Recorder:
 
     def __init__(self, app: Litestar) -> None:
         self._app = app
+        self._door = Door(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -146,7 +148,7 @@ class Recorder:
             await send(message)
 
         try:
-            await self._app(scope, receive, record_status)
+            await self._door(scope, receive, record_status)
         finally:
             self._record(scope, request_id, status, time.monotonic() - began)
 

@@ -7,6 +7,7 @@ import ipaddress
 import math
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from litestar.connection import ASGIConnection
@@ -35,6 +36,7 @@ class Caller:
 LOCAL: Final = Caller("local", Role.ADMIN)
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Return whether an address or host name can only be reached from this machine."""
     try:

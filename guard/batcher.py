@@ -10,20 +10,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import structlog
 
+from guard import priority
+from guard.admission import Admission
 from guard.bundle import Bundle, Outputs, Window
-from guard.errors import NoModel, NoRoom, OutOfTime
+from guard.errors import NoModel, OutOfTime
 from guard.logs import frames
 from guard.taxonomy import CATEGORIES
 
 LENGTH_RATIO: Final = 1.5  # a run pads to its longest window: at most half of a window's tokens are padding
-MEMORY: Final = 0.98  # a run's share of the measured pace halves within 34 runs
-PUNCTUAL: Final = 0.8  # of its time a request may be expected to take: the pace is an estimate, and late work is lost
 STALLED_S: Final = 1.0  # a free worker drops what has expired within milliseconds: what lies longer has none
 
 _log = structlog.get_logger()
@@ -74,23 +75,25 @@ class _Job:
         self.queued = time.monotonic()
         self.settled = False
 
-    def settle(self, error: BaseException | None = None) -> None:
-        """Resolve the future from any thread; later calls do nothing."""
-        if self.settled:
-            return
-        self.settled = True
-        try:
-            self.loop.call_soon_threadsafe(self._resolve, error)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            return
 
-    def _resolve(self, error: BaseException | None) -> None:
-        if self.future.done():
-            return
+def _settle(jobs: Iterable[_Job], error: BaseException | None = None) -> None:
+    """Resolve the futures of jobs, all of one event loop, from any thread; those settled already stay as they are."""
+    unsettled = [job for job in jobs if not job.settled]
+    for job in unsettled:
+        job.settled = True
+    if unsettled:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            unsettled[0].loop.call_soon_threadsafe(_resolve, unsettled, error)  # wakes the loop once, not for each
+
+
+def _resolve(jobs: Sequence[_Job], error: BaseException | None) -> None:
+    for job in jobs:
+        if job.future.done():
+            continue
         if error is None:
-            self.future.set_result(self.logits)
+            job.future.set_result(job.logits)
         else:
-            self.future.set_exception(error)
+            job.future.set_exception(error)
 
 
 class _Item:
@@ -100,30 +103,6 @@ class _Item:
 
     def __init__(self, job: _Job, index: int, window: Window) -> None:
         self.job, self.index, self.window = job, index, window
-
-
-class _Pace:
-    """How fast runs go, with older runs counting ever less.
-
-    Args:
-        threads: How many run at once.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._lock = threading.Lock()
-        self._seconds = 0.0
-        self._tokens = 0.0
-
-    def note(self, seconds: float, tokens: int) -> None:
-        """Take note of one run."""
-        with self._lock:
-            self._seconds = self._seconds * MEMORY + seconds
-            self._tokens = self._tokens * MEMORY + tokens
-
-    def seconds(self, tokens: int) -> float:
-        """Return how long all threads together take for some tokens; 0 before the first run."""
-        return tokens * self._seconds / self._tokens / self._threads if self._tokens else 0.0
 
 
 class Batcher:
@@ -145,14 +124,13 @@ class Batcher:
         tracer: Tracer | None = None,
     ) -> None:
         self._tracer = tracer
-        self._max_queue_tokens = max_queue_tokens
+        self._admission = Admission(threads=threads, max_tokens=max_queue_tokens)
         self._observe = observe
         self._waiting: deque[_Item] = deque()
         self._changed = threading.Condition()
         self._counting = threading.Lock()
         self._idle = 0
         self._closed = False
-        self._pace = _Pace(threads)
         self.queue_tokens = 0
         self._workers = [threading.Thread(target=self._work, name=f"batcher-{n}", daemon=True) for n in range(threads)]
         for worker in self._workers:
@@ -197,15 +175,11 @@ class Batcher:
             self.queue_tokens += tokens
             self._waiting.extend(_Item(job, index, window) for index, window in enumerate(windows))
             self._changed.notify(len(windows))
+        timer = job.loop.call_later(timeout_s, self._expire, job, timeout_s)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await job.future
-        except TimeoutError:
-            raise OutOfTime(
-                f"No verdict within {timeout_s * 1000:.0f} ms; the queue holds {self.queue_tokens} tokens.",
-                retry_after_s=self._drained_s(),
-            ) from None
+            return await job.future
         finally:
+            timer.cancel()
             job.settled = True  # whoever waited is gone: what is left of the job is dropped when it is taken
             if job.waiting_tokens:
                 with self._changed:  # its room is free from now on
@@ -218,21 +192,7 @@ class Batcher:
         Raises:
             NoRoom: With the seconds until the queue has drained at the rate measured last.
         """
-        waiting = self.queue_tokens
-        if not waiting:
-            return
-        if waiting + tokens > self._max_queue_tokens:
-            raise NoRoom(
-                f"{waiting} tokens wait already, the limit is {self._max_queue_tokens}.",
-                retry_after_s=self._drained_s(),
-            )
-        expected_s = self._pace.seconds(waiting + tokens)
-        if expected_s > timeout_s * PUNCTUAL:
-            raise NoRoom(
-                f"{waiting} tokens wait already: a verdict would take about {expected_s * 1000:.0f} ms, "
-                f"this request has {timeout_s * 1000:.0f} ms.",
-                retry_after_s=self._drained_s(),
-            )
+        self._admission.check(self.queue_tokens, tokens, timeout_s=timeout_s)
 
     def close(self) -> None:
         """Refuse new work, fail what waits, and let the workers end their runs."""
@@ -244,12 +204,21 @@ class Batcher:
             for job in left:
                 job.waiting_tokens = 0
             self._changed.notify_all()
-        for job in left:
-            job.settle(NoModel("The guard is shutting down.", retry_after_s=5))
+        _settle(left, NoModel("The guard is shutting down.", retry_after_s=5))
         for worker in self._workers:
             worker.join()
 
+    def _expire(self, job: _Job, timeout_s: float) -> None:
+        if not job.future.done():
+            job.future.set_exception(
+                OutOfTime(
+                    f"No verdict within {timeout_s * 1000:.0f} ms; the queue holds {self.queue_tokens} tokens.",
+                    retry_after_s=self._admission.drained_s(self.queue_tokens),
+                )
+            )
+
     def _work(self) -> None:
+        priority.give_way(priority.RUNS)
         free = time.monotonic()
         while (items := self._take()) is not None:
             if items:
@@ -262,7 +231,7 @@ class Batcher:
         try:
             outputs = bundle.run([item.window for item in items])
             since = max(free, min(item.job.queued for item in items))  # what lies between two runs slows them down too
-            self._pace.note(time.monotonic() - since, sum(len(item.window.ids) for item in items))
+            self._admission.pace.note(time.monotonic() - since, sum(len(item.window.ids) for item in items))
             self._deliver(items, outputs)
             if self._observe is not None:
                 waited = max(began - item.job.queued for item in items)
@@ -272,8 +241,7 @@ class Batcher:
                 self._tracer.ran(parts, began=began, model_version=bundle.version)
         except BaseException as error:  # noqa: BLE001 - whatever a run raises, its requests get an answer and the worker lives
             _log.error("run_failed", model_version=bundle.version, error=type(error).__name__, frames=frames(error))
-            for item in items:
-                item.job.settle(NoModel(f"The run failed ({type(error).__name__})."))
+            _settle({item.job for item in items}, NoModel(f"The run failed ({type(error).__name__})."))
 
     def _take(self) -> list[_Item] | None:
         """Wait for work and take one run of it; None when closed."""
@@ -298,7 +266,7 @@ class Batcher:
             item = self._waiting.popleft()
             length = len(item.window.ids)
             if item.job.settled or item.job.expires <= now:
-                item.job.settle(OutOfTime("The deadline passed before the run."))
+                _settle([item.job], OutOfTime("The deadline passed before the run."))
                 continue
             if run:
                 policy = run[0].job.bundle.artefact.batch
@@ -320,15 +288,13 @@ class Batcher:
         self._waiting.extendleft(reversed(passed))
         return run
 
-    def _drained_s(self) -> int:
-        return max(1, math.ceil(self._pace.seconds(self.queue_tokens)))
-
     def _deliver(self, items: Sequence[_Item], outputs: Outputs) -> None:
         for item, logits in zip(items, outputs.logits, strict=True):
             item.job.logits[item.index] = logits
-        for item in items:
-            with self._counting:  # two workers may finish windows of one job at once
+        done = []
+        with self._counting:  # two workers may finish windows of one job at once
+            for item in items:
                 item.job.remaining -= 1
-                done = item.job.remaining == 0
-            if done:
-                item.job.settle()
+                if not item.job.remaining:
+                    done.append(item.job)
+        _settle(done)

@@ -28,6 +28,8 @@ _PLACE = re.compile(r" - at (?:`key` in )?`(\$[\w.\[\]]*)`$")
 class StrictRequest(Request[None, None, State]):
     """A request whose `json()` is the struct of its handler's `data`."""
 
+    _whole: bytes | None = None
+
     async def body(self) -> bytes:
         """Return the body.
 
@@ -35,9 +37,12 @@ class StrictRequest(Request[None, None, State]):
             InputError: The connection ended before it was whole.
             HTTPException: It did not come in time (408), or is too large (413).
         """
+        if self._whole is not None:  # Litestar asks twice
+            return self._whole
         try:
             async with asyncio.timeout(BODY_S):
-                return await super().body()
+                self._whole = await super().body()
+                return self._whole
         except TimeoutError:
             raise HTTPException(status_code=408) from None
         except InternalServerException:  # Litestar's word for it

@@ -3,12 +3,12 @@
 import asyncio
 import ctypes
 import gc
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
-
-import numpy as np
 
 from guard.batcher import Batcher, Tracer
 from guard.bundle import Bundle
@@ -75,6 +75,14 @@ class Engine:
         """Tokens that wait for a run."""
         return self._batcher.queue_tokens
 
+    def check(self, tokens: int, *, timeout_s: float) -> None:
+        """Refuse tokens that could not be judged in time.
+
+        Raises:
+            NoRoom: With the seconds after which to try again.
+        """
+        self._batcher.check(tokens, timeout_s=timeout_s)
+
     @property
     def busy(self) -> bool:
         """Whether work waits, or would if more came."""
@@ -123,14 +131,16 @@ class Engine:
                     f"Reading the texts took longer than {deadline_s * 1000:.0f} ms: send fewer or shorter ones."
                 ) from None
         took_s = time.monotonic() - began
-        self._metrics.stage_seconds.labels("encode").observe(took_s)
+        self._metrics.encode_seconds.observe(took_s)
         flat = [window for reading in readings for window in reading.windows]
         logits = await self._batcher.run(bundle, flat, timeout_s=deadline_s - took_s)
-        if not np.isfinite(logits).all():
+        if not math.isfinite(float(logits.sum())):
             raise NoModel(f"Export {bundle.version} gave no numbers for this request, so there is no verdict.")
         limits = {**bundle.thresholds, **(thresholds or {})}
         counts = tuple(len(reading.windows) for reading in readings)
-        parts = np.split(softmax(logits), np.cumsum(counts)[:-1])
+        rows = softmax(logits)
+        ends = [*accumulate(counts)]
+        parts = [rows[end - count : end] for count, end in zip(counts, ends, strict=True)]
         decided = [reading.decide(part, limits) for reading, part in zip(readings, parts, strict=True)]
         for verdict, disguised in decided:
             if disguised:
@@ -149,7 +159,7 @@ class Engine:
     def swap(self, bundle: Bundle) -> None:
         """Put a bundle in service; requests under way keep the one they began with."""
         self.bundle = bundle
-        self._metrics.set_model(bundle.manifest)
+        self._metrics.set_model(bundle.manifest, bundle.artefact.precision)
 
     def close(self) -> None:
         """Stop the workers."""

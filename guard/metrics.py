@@ -54,12 +54,15 @@ class Metrics:
         self.stage_seconds = Histogram(
             "guard_stage_seconds", "Time by stage: encode, queue, run.", ["stage"], buckets=_SECONDS, registry=registry
         )
+        self.encode_seconds, self._queue_seconds, self._run_seconds = (
+            self.stage_seconds.labels(stage) for stage in ("encode", "queue", "run")
+        )
         self.run_windows = Histogram("guard_run_windows", "Windows of a run.", buckets=_COUNTS, registry=registry)
         self.queue_tokens = Gauge("guard_queue_tokens", "Tokens that wait for a run.", registry=registry)
         self.model_info = Gauge(
             "guard_model_info",
             "1 for the model in service.",
-            ["model_version", "backbone", "parent"],
+            ["model_version", "backbone", "artefact", "parent"],
             registry=registry,
         )
         self.swaps = Counter("guard_swaps", "Swaps of the model by result.", ["result"], registry=registry)
@@ -139,8 +142,8 @@ class Metrics:
 
     def observe_run(self, *, waited_s: float, ran_s: float, windows: int) -> None:
         """Take note of one run of the batcher."""
-        self.stage_seconds.labels("queue").observe(waited_s)
-        self.stage_seconds.labels("run").observe(ran_s)
+        self._queue_seconds.observe(waited_s)
+        self._run_seconds.observe(ran_s)
         self.run_windows.observe(windows)
 
     def observe_verdicts(self, verdicts: Iterable[Verdict], actions: Mapping[Category, Action]) -> None:
@@ -149,10 +152,10 @@ class Metrics:
             self.verdicts.labels(verdict.category, actions[verdict.category]).inc()
             self.uncertainty.labels(verdict.category).observe(verdict.uncertainty)
 
-    def set_model(self, manifest: Manifest) -> None:
-        """Name the model in service."""
+    def set_model(self, manifest: Manifest, artefact: str) -> None:
+        """Name the model in service, and which of its artefacts serves."""
         self.model_info.clear()
-        self.model_info.labels(manifest.version, manifest.backbone, manifest.parent or "").set(1)
+        self.model_info.labels(manifest.version, manifest.backbone, artefact, manifest.parent or "").set(1)
 
     def set_shadow(self, version: str | None) -> None:
         """Name the model that shadows the champion, if there is one."""

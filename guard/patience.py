@@ -15,7 +15,7 @@ from litestar.types import HTTPScope, Receive
 from guard.errors import Gone, InputError
 from guard.schemas import DEADLINE_HEADER
 
-WATCH_AFTER_S: Final = 0.02  # most answers are there by then; asking the server costs some 10 µs
+WATCH_AFTER_S: Final = 0.1  # most answers are there by then; asking the server costs some 10 µs
 _MAX_DIGITS: Final = 12
 _HEADER: Final = DEADLINE_HEADER.encode()
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -19,7 +20,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import MPServer
 
-from guard import logs
+from guard import logs, priority
 from guard.auth import Access
 from guard.errors import BadConfiguration
 from guard.exports import Exports
@@ -60,7 +61,7 @@ def serve(settings: GuardSettings) -> None:
     if learner and Exports(settings.exports_dir).champion() is None:
         # its progress and its errors are its own to print; the learner follows it with a fine-tuned one
         subprocess.run([*_LEARNER, "bootstrap", "--quick"], check=False, preexec_fn=end_with_parent)  # noqa: S603
-    child = Child([*_LEARNER, "run"]) if learner else None
+    child = Child([*_LEARNER, "run"], prepare=_learn_behind) if learner else None
     if child is not None:
         child.start()
     signal.signal(
@@ -144,10 +145,14 @@ class Child:
     Args:
         command: What to run.
         restart_s: Seconds between its death and its next life.
+        prepare: Done in the new process before the command; by default `end_with_parent`.
     """
 
-    def __init__(self, command: list[str], *, restart_s: float = RESTART_S) -> None:
+    def __init__(
+        self, command: list[str], *, restart_s: float = RESTART_S, prepare: Callable[[], None] | None = None
+    ) -> None:
         self._command = command
+        self._prepare = prepare or end_with_parent
         self._restart_s = restart_s
         self._stopping = threading.Event()
         self._starting = threading.Lock()
@@ -179,7 +184,7 @@ class Child:
     def _live(self) -> None:
         with self._starting:
             if not self._stopping.is_set():
-                self._process = subprocess.Popen(self._command, preexec_fn=end_with_parent)  # noqa: PLW1509, S603
+                self._process = subprocess.Popen(self._command, preexec_fn=self._prepare)  # noqa: PLW1509, S603
 
     def _supervise(self) -> None:
         while True:
@@ -213,6 +218,12 @@ def _check_port(host: str, port: int) -> None:
 
 def _learner_installed() -> bool:
     return importlib.util.find_spec("learner") is not None and importlib.util.find_spec("torch") is not None
+
+
+def _learn_behind() -> None:
+    """End with the parent, and compute only while nobody else does."""
+    end_with_parent()
+    priority.give_way(priority.LEARNING)
 
 
 def end_with_parent() -> None:

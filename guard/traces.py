@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from http import HTTPMethod
 from typing import Final
 
 from litestar.enums import ScopeType
@@ -35,6 +36,7 @@ from guard.engine import Judged
 CLOSE_S: Final = 2.0  # what the collector has not taken by then is lost: nobody's stop waits for it
 UNTRACED: Final = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds by machines
 _FAULT: Final = 500
+_METHODS: Final = frozenset(HTTPMethod)
 
 
 class Mark:
@@ -171,8 +173,9 @@ def _describe(span: Span, scope: HTTPScope, status: int | None) -> None:
     route = scope.get("path_template")
     state = scope.get("state") or {}
     if route is not None:
-        span.update_name(f"{scope['method']} {route}")
-        span.set_attributes({"http.request.method": scope["method"], "http.route": route})
+        method = scope["method"] if scope["method"] in _METHODS else "_OTHER"  # OpenTelemetry's word for it
+        span.update_name(f"{method} {route}")
+        span.set_attributes({"http.request.method": method, "http.route": route})
     if "request_id" in state:
         span.set_attribute("lifeguard.request_id", state["request_id"])
     if status is not None:

@@ -2,10 +2,13 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 import structlog
 
+from guard import priority
 from guard.bundle import Bundle
 from guard.engine import Engine, release_memory
 from guard.errors import LifeguardError
@@ -30,6 +33,8 @@ class Loader:
         self._exports = exports
         self._settings = settings
         self._failed: tuple[str, float] | None = None
+        # a thread of its own, since its priority stays low: at full priority a load delays ten answers
+        self._thread = ThreadPoolExecutor(1, "loader", lambda: priority.give_way(priority.LOADING))
 
     async def load(self, version: str) -> Bundle | None:
         """Return a version's bundle; None where it has failed within the last `RETRY_S`.
@@ -41,9 +46,8 @@ class Loader:
             return None
         provider, precision = self._settings.provider, self._settings.artefact
         try:
-            bundle = await asyncio.to_thread(
-                Bundle.load, self._exports, version, provider=provider, precision=precision
-            )
+            load = partial(Bundle.load, self._exports, version, provider=provider, precision=precision)
+            bundle = await asyncio.get_running_loop().run_in_executor(self._thread, load)
         except LifeguardError:
             self._failed = (version, time.monotonic())
             raise

@@ -21,12 +21,11 @@ import numpy as np
 import torch
 from optimum.exporters.onnx import export as onnx_export
 from optimum.exporters.onnx.model_configs import BertOnnxConfig, DistilBertOnnxConfig, RobertaOnnxConfig
-from tokenizers import Tokenizer
 from torch import Tensor
 from torch.jit._trace import TracerWarning
 from transformers import PreTrainedModel
 
-from guard.bundle import OVERLAP, Bundle, open_session
+from guard.bundle import TOKENIZER, Bundle
 from guard.errors import BrokenExport
 from guard.exports import MANIFEST, Artefact, BatchPolicy, Exports, Manifest, SelfTest, sha256
 from guard.taxonomy import CATEGORIES
@@ -39,7 +38,6 @@ from learner.report import AGREEMENT, ONNX_DIFFERENCE, ONNX_TOLERANCE, RUN_MS, s
 Report = Callable[[Bundle, Path], Mapping[str, float]]
 
 _MODEL: Final = "model.onnx"
-_TOKENIZER: Final = "tokenizer.json"
 _OPSET: Final = 17
 _PROBES: Final = 64
 _PROBE_BATCHES: Final = 8
@@ -101,7 +99,7 @@ def export(
     network.eval()
     with exports.publish() as (version, folder):
         _write_onnx(network, calibration.temperature, folder / _MODEL)
-        (folder / _TOKENIZER).write_text(network.backbone.tokenizer_json, encoding="utf-8")
+        (folder / TOKENIZER).write_text(network.backbone.tokenizer_json, encoding="utf-8")
         draft = Manifest(
             version=version,
             parent=parent,
@@ -120,7 +118,7 @@ def export(
             snapshot=dataset.digest,
             libraries={library: installed(library) for library in _LIBRARIES},
         )
-        bundle = _bundle(draft, draft.artefacts[0], folder)
+        bundle = Bundle.untested(folder, draft, draft.artefacts[0])
         probes = _probes(dataset)
         figures = {**metrics, ONNX_DIFFERENCE: _compare(network, calibration.temperature, bundle, probes)}
         tests = tuple(_self_tests(bundle))
@@ -131,7 +129,7 @@ def export(
         fit = [a for a in smaller if (folder / a.file).exists()]
         draft = msgspec.structs.replace(draft, artefacts=(whole, *fit), self_test=tests, metrics=figures)
         serving = min((a for a in draft.artefacts if a.precision != "fp16"), key=lambda a: a.run_ms or 0.0)
-        figures |= report(_bundle(draft, serving, folder), folder)
+        figures |= report(Bundle.untested(folder, draft, serving), folder)
         files = {file.name: sha256(file) for file in sorted(folder.iterdir())}
         manifest = msgspec.structs.replace(draft, files=files, metrics=figures)
         (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
@@ -202,13 +200,6 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _bundle(manifest: Manifest, artefact: Artefact, folder: Path) -> Bundle:
-    tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(manifest.max_tokens, stride=manifest.max_tokens // OVERLAP)
-    return Bundle(manifest, artefact, tokenizer, open_session(folder / artefact.file))
-
-
 def _smaller(bundle: Bundle, folder: Path, dataset: Dataset, probes: Sequence[str]) -> Iterator[Artefact]:
     """Write int8 and fp16, measure them beside fp32, and delete the file of one that decides otherwise too often."""
     source, decisions = folder / _MODEL, score(bundle, dataset.dev).decisions
@@ -220,7 +211,7 @@ def _smaller(bundle: Bundle, folder: Path, dataset: Dataset, probes: Sequence[st
     quantise.to_float16(source, folder / "model.fp16.onnx")
     for precision, batch in (("int8", _BATCH), ("fp16", _GPU_BATCH)):
         artefact = Artefact(f"model.{precision}.onnx", precision, batch)
-        other = _bundle(bundle.manifest, artefact, folder)
+        other = Bundle.untested(folder, bundle.manifest, artefact)
         agreement = float((score(other, dataset.dev).decisions == decisions).mean())
         if agreement < _MIN_AGREEMENT:
             (folder / artefact.file).unlink()

@@ -223,7 +223,7 @@ async def test_request_larger_than_the_room() -> None:
 async def _paced(batcher: Batcher, seconds: float, tokens: int) -> None:
     """Have the batcher believe that runs take this long, whatever it measured before."""
     for _ in range(1000):
-        batcher._pace.note(seconds, tokens)
+        batcher._admission.pace.note(seconds, tokens)
 
 
 async def test_full_queue_says_when_to_come_again(blocked: FakeBundle) -> None:
@@ -266,13 +266,6 @@ async def test_pace_that_was_once_slow(batcher: Batcher) -> None:
     """Where nothing waits everything is tried, however slow runs were: otherwise nobody would see that they are not."""
     await _paced(batcher, 3600, tokens=1)
     await batcher.run(FakeBundle(), [window()], timeout_s=1)
-
-
-async def test_pace_follows(batcher: Batcher) -> None:
-    """The pace is that of the last runs, by their tokens."""
-    await _paced(batcher, 3600, tokens=1)
-    await _paced(batcher, 1, tokens=100)
-    assert batcher._pace.seconds(1000) == pytest.approx(10, rel=0.01)
 
 
 async def test_deadline(batcher: Batcher, blocked: FakeBundle) -> None:

@@ -64,7 +64,7 @@ async def test_follows_the_pointer(watcher: Watcher, engine: Engine, exports: Ex
             await watcher.look()
         assert _serving(engine) == version
         assert logs[-1]["event"] == "swapped"
-        labels = {"model_version": version, "backbone": "toy", "parent": "0000"}
+        labels = {"model_version": version, "backbone": "toy", "artefact": "fp32", "parent": "0000"}
         assert metrics.registry.get_sample_value("guard_model_info", labels) == 1
     assert metrics.render().count(b"\nguard_model_info{") == 1
     assert (_swaps(metrics, "swapped"), _swaps(metrics, "failed")) == (3, 0)
