@@ -17,7 +17,7 @@ COPY learner/ learner/
 FROM source AS build-guard
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv /opt/lifeguard && \
-    /opt/lifeguard/bin/pip install --constraint constraints.txt '.[cpu]'
+    /opt/lifeguard/bin/pip install --constraint constraints.txt '.[cpu,otel]'
 
 
 FROM source AS build-learner
@@ -45,7 +45,7 @@ WORKDIR /src
 COPY --from=source /src ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv /opt/lifeguard && \
-    /opt/lifeguard/bin/pip install --constraint constraints.txt '.[gpu]'
+    /opt/lifeguard/bin/pip install --constraint constraints.txt '.[gpu,otel]'
 
 
 FROM ${PYTHON_IMAGE} AS guard

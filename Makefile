@@ -36,7 +36,7 @@ bench: $(TEST)  ## Measure Lifeguard beside its peers, an hour on two quiet core
 	$(BIN)/python -m benchmarks.peers $(BENCH)
 
 clean:  ## Remove the environment and every cache; the models in exports/ and the data in var/ stay
-	rm -rf $(VENV) .clients build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .clients .prometheus build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is newer than what it was installed from, or it is made anew. The tests' environment can serve as well.

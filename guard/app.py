@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import gc
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from litestar import Litestar
@@ -33,25 +34,31 @@ from guard.shadow import Shadow
 from guard.store import open_store
 from guard.watcher import Watcher
 
+if TYPE_CHECKING:
+    from guard.traces import Traces
+
 RESTART_S: Final = 1.0  # before a background task that failed begins again
 
 _log = structlog.get_logger()
 
 
-def create_app(settings: GuardSettings | None = None) -> Litestar:
-    """Return the application; its resources are opened when it starts."""
+def create_app(settings: GuardSettings | None = None, traces: "Traces | None" = None) -> Litestar:
+    """Return the application; its resources are opened when it starts, and its spans, if any, sent when it ends."""
     chosen = settings or GuardSettings()
     metrics = Metrics()
+    metrics.set_limits(chosen)
 
     @asynccontextmanager
     async def resources(app: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if traces is not None:
+                stack.push_async_callback(asyncio.to_thread, traces.close)
             store = await stack.enter_async_context(open_store(chosen))
             access = Access(store, chosen.host)
             await access.open()
-            engine = Engine(chosen, metrics)
+            engine = Engine(chosen, metrics, tracer=traces)
             stack.push_async_callback(asyncio.to_thread, engine.close)
-            intake = Intake(store, chosen, metrics, clock=store.clock)
+            intake = Intake(store, chosen, metrics, clock=store.clock, tracer=traces)
             stack.push_async_callback(intake.close)
             gauges = LoopGauges(store, metrics)
             stack.push_async_callback(gauges.close)
@@ -93,9 +100,23 @@ def serve_app() -> ASGIApp:
     end_with_parent()
     settings = GuardSettings()
     logs.configure(settings.log_level)
-    recorder = Recorder(create_app(settings))
+    traces = _open_traces()
+    recorder = Recorder(create_app(settings, traces))
     gc.freeze()  # 150,000 objects that stay: a full collection, as after each swap, stops all for 0.1 ms, not 70
-    return recorder
+    return recorder if traces is None else traces.around(recorder)
+
+
+def _open_traces() -> "Traces | None":
+    """Return what makes spans where OpenTelemetry's variables name an endpoint; else none of it is imported."""
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    if not any(map(os.environ.get, endpoints)) or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    try:
+        from guard.traces import Traces
+    except ImportError as error:  # variables set for a whole cluster must not keep a guard from serving
+        _log.warning("untraced", missing=error.name, remedy="pip install 'lifeguard[otel]'")
+        return None
+    return Traces()
 
 
 class Recorder:

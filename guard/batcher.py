@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,13 +37,35 @@ class Observer(Protocol):
         """Take note of one run: the longest wait in it, its time, and its size."""
 
 
+class Tracer(Protocol):
+    """Follows requests into the runs that their windows have a part in; see `guard.traces`."""
+
+    def mark(self) -> Any:
+        """Return which request is being served."""
+
+    def ran(self, parts: Iterable[tuple[Any, float, int]], *, began: float, model_version: str) -> None:
+        """Take note of a run that has just ended: of each window its request's mark, when it was queued, its tokens."""
+
+
 class _Job:
     """The windows of one request: shared by its items, answered once."""
 
-    __slots__ = ("bundle", "expires", "future", "logits", "loop", "queued", "remaining", "settled", "waiting_tokens")
+    __slots__ = (
+        "bundle",
+        "expires",
+        "future",
+        "logits",
+        "loop",
+        "mark",
+        "queued",
+        "remaining",
+        "settled",
+        "waiting_tokens",
+    )
 
     def __init__(self, bundle: Bundle, windows: int, tokens: int, expires: float) -> None:
         self.bundle = bundle
+        self.mark: Any = None
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[npt.NDArray[np.float32]] = self.loop.create_future()
         self.logits = np.empty((windows, len(CATEGORIES)), dtype=np.float32)
@@ -90,9 +112,18 @@ class Batcher:
         threads: Worker threads; one run uses one of them.
         max_queue_tokens: Tokens that may wait; a request that would exceed it is refused at once.
         observe: Told of every run.
+        tracer: Told whose windows were in it.
     """
 
-    def __init__(self, *, threads: int, max_queue_tokens: int, observe: Observer | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        threads: int,
+        max_queue_tokens: int,
+        observe: Observer | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        self._tracer = tracer
         self._admission = Admission(threads=threads, max_tokens=max_queue_tokens)
         self._observe = observe
         self._waiting: deque[_Item] = deque()
@@ -133,6 +164,8 @@ class Batcher:
         """
         tokens = sum(len(w.ids) for w in windows)
         job = _Job(bundle, len(windows), tokens, time.monotonic() + timeout_s)
+        if self._tracer is not None:
+            job.mark = self._tracer.mark()
         with self._changed:
             if self._closed:
                 raise NoModel("The guard is shutting down.", retry_after_s=5)
@@ -203,6 +236,9 @@ class Batcher:
             if self._observe is not None:
                 waited = max(began - item.job.queued for item in items)
                 self._observe(waited_s=waited, ran_s=time.monotonic() - began, windows=len(items))
+            if self._tracer is not None:
+                parts = [(item.job.mark, item.job.queued, len(item.window.ids)) for item in items]
+                self._tracer.ran(parts, began=began, model_version=bundle.version)
         except BaseException as error:  # noqa: BLE001 - whatever a run raises, its requests get an answer and the worker lives
             _log.error("run_failed", model_version=bundle.version, error=type(error).__name__, frames=frames(error))
             _settle({item.job for item in items}, NoModel(f"The run failed ({type(error).__name__})."))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-from guard.batcher import Batcher
+from guard.batcher import Batcher, Tracer
 from guard.bundle import Bundle
 from guard.decision import Verdict, softmax
 from guard.errors import NoModel, OutOfTime, TooLarge
@@ -49,13 +49,17 @@ class Engine:
     Args:
         settings: Limits and deadline.
         metrics: Told of stages and swaps.
+        tracer: Told of every run.
     """
 
-    def __init__(self, settings: GuardSettings, metrics: Metrics) -> None:
+    def __init__(self, settings: GuardSettings, metrics: Metrics, *, tracer: Tracer | None = None) -> None:
         self._settings = settings
         self._metrics = metrics
         self._batcher = Batcher(
-            threads=settings.threads, max_queue_tokens=settings.max_queue_tokens, observe=metrics.observe_run
+            threads=settings.threads,
+            max_queue_tokens=settings.max_queue_tokens,
+            observe=metrics.observe_run,
+            tracer=tracer,
         )
         self.bundle: Bundle | None = None
 

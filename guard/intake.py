@@ -3,10 +3,11 @@
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from itertools import islice
-from typing import Final
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -16,12 +17,22 @@ from guard.errors import LifeguardError
 from guard.metrics import Metrics
 from guard.settings import GuardSettings
 from guard.store import Store
-from guard.store.pool import AUDIT, SHADOW, UNCERTAIN, Arrival
+from guard.store.pool import AUDIT, SHADOW, UNCERTAIN, Added, Arrival
 
 FLUSH_MESSAGES: Final = 500
 RETRY_S: Final = 2.0
 
 _log = structlog.get_logger()
+
+
+class Tracer(Protocol):
+    """Follows verdicts from their requests into the pool; see `guard.traces`."""
+
+    def mark(self) -> Any:
+        """Return which request is being served."""
+
+    def writing(self, marks: Sequence[Any]) -> AbstractContextManager[dict[str, int]]:
+        """Surround a write of these requests' verdicts, and take its counts by fate."""
 
 
 class Intake:
@@ -33,6 +44,7 @@ class Intake:
         metrics: Told of every fate.
         clock: Tells when a text was seen.
         sample: Returns a number in [0, 1); decides about the audit share.
+        tracer: Follows verdicts from their requests into the pool.
     """
 
     def __init__(
@@ -43,6 +55,7 @@ class Intake:
         *,
         clock: Callable[[], datetime],
         sample: Callable[[], float] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -50,7 +63,9 @@ class Intake:
         self._clock = clock
         self._sample = sample or random.SystemRandom().random  # unpredictable: nobody may choose to be audited
         self._calls = Calls(clock)
+        self._tracer = tracer
         self._waiting: deque[Arrival] = deque()
+        self._marks: deque[Any] = deque()  # of each that waits its request's, while there is a tracer
         self._ready = asyncio.Event()
         self._flushing = asyncio.Lock()
 
@@ -104,6 +119,8 @@ class Intake:
                 seen_at=self._clock(),
             )
         )
+        if self._tracer is not None:
+            self._marks.append(self._tracer.mark())
         self._metrics.intake_waiting.set(len(self._waiting))
         self._ready.set()
 
@@ -130,7 +147,7 @@ class Intake:
         while self._waiting:
             batch = list(islice(self._waiting, FLUSH_MESSAGES))
             try:
-                added = await self._store.pool.add(batch, max_messages=self._settings.pool_max_messages)
+                added = await self._write(batch)
             except Exception as error:  # noqa: BLE001 - whatever the store raises, the texts stay queued and the task lives
                 self._metrics.intake.labels("retried").inc(len(batch))
                 reason = error.detail if isinstance(error, LifeguardError) else type(error).__name__
@@ -138,8 +155,18 @@ class Intake:
                 return False
             for _ in batch:
                 self._waiting.popleft()
+                if self._tracer is not None:
+                    self._marks.popleft()
             for fate, number in (("new", added.new), ("repeated", added.repeated), ("dropped_full", added.dropped)):
                 self._metrics.intake.labels(fate).inc(number)
             self._metrics.intake_waiting.set(len(self._waiting))
         self._ready.clear()
         return True
+
+    async def _write(self, batch: list[Arrival]) -> Added:
+        if self._tracer is None:
+            return await self._store.pool.add(batch, max_messages=self._settings.pool_max_messages)
+        with self._tracer.writing(list(islice(self._marks, len(batch)))) as fates:
+            added = await self._store.pool.add(batch, max_messages=self._settings.pool_max_messages)
+            fates.update(new=added.new, repeated=added.repeated, dropped_full=added.dropped)
+            return added

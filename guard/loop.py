@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -12,6 +13,8 @@ from guard.errors import LifeguardError
 from guard.metrics import Metrics
 from guard.store import Store
 from guard.store.lease import LEARNER
+from guard.store.rows import Cycle
+from guard.store.states import CycleState
 from guard.taxonomy import Category
 
 FRESH_S: Final = 2.0  # scrapes closer together share one reading
@@ -73,11 +76,7 @@ class LoopGauges:
         metrics.labels_spent.set(await store.cycles.labels_spent())
         for fate, number in (await store.cycles.variation_fates()).items():
             metrics.variations.labels(fate).set(number)
-        metrics.cycle_stage_seconds.clear()
-        for cycle in await store.cycles.recent(1):
-            if not cycle.state.ended:
-                since = datetime.fromisoformat(cycle.timeline[-1]["started_at"])
-                metrics.cycle_stage_seconds.labels(cycle.state).set((now - since).total_seconds())
+        self._show(await store.cycles.recent(), now)
         batch = await store.review.batch()
         if batch is not None:
             for state in ("labelled", "unclear", "waiting", "held"):
@@ -88,3 +87,18 @@ class LoopGauges:
         expires_at = await store.leases.expires_at(LEARNER)
         if expires_at is not None:
             metrics.learner_lease_seconds.set((expires_at - now).total_seconds())
+
+    def _show(self, cycles: Sequence[Cycle], now: datetime) -> None:
+        """Show where the open cycle is, and how the latest stage of variations ended."""
+        metrics = self._metrics
+        metrics.cycle_stage_seconds.clear()
+        metrics.cycle_due_seconds.clear()
+        for cycle in cycles[:1]:
+            if not cycle.state.ended:
+                since = datetime.fromisoformat(cycle.timeline[-1]["started_at"])
+                metrics.cycle_stage_seconds.labels(cycle.state).set((now - since).total_seconds())
+            if cycle.state is CycleState.LABELLING:
+                metrics.cycle_due_seconds.labels(cycle.state).set((cycle.due_at - now).total_seconds())
+        varied = next((cycle for cycle in cycles if "generation" in cycle.figures), None)
+        if varied is not None:
+            metrics.set_generation(varied.figures["generation"])

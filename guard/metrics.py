@@ -8,6 +8,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from guard.decision import Verdict
 from guard.exports import Manifest
+from guard.settings import GuardSettings
 from guard.store.states import CycleState, MessageState
 from guard.taxonomy import HARMFUL, Action, Category
 
@@ -67,12 +68,22 @@ class Metrics:
         self.swaps = Counter("guard_swaps", "Swaps of the model by result.", ["result"], registry=registry)
         for result in ("swapped", "failed"):
             self.swaps.labels(result)
+        self.ready = Gauge("guard_ready", "1 when it can classify, as /readyz says.", registry=registry)
+        self.champion_followed = Gauge(
+            "guard_champion_followed", "0 while the champion cannot be loaded or found out.", registry=registry
+        )
+        self.queue_max_tokens = Gauge(
+            "guard_queue_max_tokens", "Tokens that may wait (GUARD_MAX_QUEUE_TOKENS).", registry=registry
+        )
 
         # what enters the pool
         self.intake = Counter("guard_intake", "Verdicts offered to the pool by fate.", ["fate"], registry=registry)
         for fate in ("new", "repeated", "dropped_full", "dropped_queue", "retried", "same_call"):
             self.intake.labels(fate)
         self.intake_waiting = Gauge("guard_intake_waiting", "Verdicts that wait to be written.", registry=registry)
+        self.pool_max_messages = Gauge(
+            "guard_pool_max_messages", "Messages the pool takes (GUARD_POOL_MAX_MESSAGES).", registry=registry
+        )
 
         # a second model on a share of the traffic
         self.shadow_info = Gauge(
@@ -107,6 +118,18 @@ class Metrics:
         self.cycle_stage_seconds = Gauge(
             "guard_cycle_stage_seconds", "Time the open cycle has spent in its stage.", ["stage"], registry=registry
         )
+        self.cycle_due_seconds = Gauge(
+            "guard_cycle_due_seconds",
+            "Time people have left for the open batch; below 0 the cycle should have gone on.",
+            ["stage"],
+            registry=registry,
+        )
+        self.generation = Gauge(
+            "guard_generation",
+            "1 for how the latest stage of LLM variations ended: complete, ended_early, skipped.",
+            ["outcome"],
+            registry=registry,
+        )
         self.batch = Gauge("guard_batch", "Picks of the latest batch by state.", ["state"], registry=registry)
         self.gate = Gauge(
             "guard_gate", "What the gate measured of a challenger.", ["measure", "model_version"], registry=registry
@@ -139,6 +162,17 @@ class Metrics:
         self.shadow_info.clear()
         if version is not None:
             self.shadow_info.labels(version).set(1)
+
+    def set_limits(self, settings: GuardSettings) -> None:
+        """Show the limits that queue and pool are measured against."""
+        self.queue_max_tokens.set(settings.max_queue_tokens)
+        self.pool_max_messages.set(settings.pool_max_messages)
+
+    def set_generation(self, figures: Mapping[str, Any]) -> None:
+        """Say how a stage of variations ended; its reason is in the cycle's figures and the learner's log."""
+        ended = "ended_early" if figures.get("ended_early") else "skipped" if "skipped" in figures else "complete"
+        for outcome in ("complete", "ended_early", "skipped"):
+            self.generation.labels(outcome).set(outcome == ended)
 
     def set_states(self, messages: Mapping[MessageState, int], cycles: Mapping[CycleState, int]) -> None:
         """Set the numbers of messages and cycles."""

@@ -46,7 +46,10 @@ async def metrics(state: State) -> Response[bytes]:
     """Return the exposition, with the loop's gauges read from the store."""
     registry: Metrics = state.metrics
     engine: Engine = state.engine
+    watcher: Watcher = state.watcher
     gauges: LoopGauges = state.gauges
     await gauges.refresh()
+    registry.ready.set(engine.problem is None and not state.leaving)
+    registry.champion_followed.set(watcher.problem is None)
     registry.queue_tokens.set(engine.queue_tokens)
     return Response(registry.render())

@@ -23,7 +23,7 @@ async def judge(
     call: str | None = None,
     thresholds: Mapping[Category, float] | None = None,
 ) -> Judged:
-    """Judge texts, offer them to the pool, count the verdicts, and note the version for the log.
+    """Judge texts, offer them to the pool, count the verdicts, and note them for the log and the trace.
 
     Args:
         request: Whose texts they are.
@@ -48,5 +48,5 @@ async def judge(
         intake.offer(judged, user=user, call=call)
     shadow.offer(judged, thresholds=thresholds, user=user, store=store)
     metrics.observe_verdicts(judged.verdicts, settings.actions)
-    request.scope["state"]["model_version"] = judged.model_version
+    request.scope["state"].update(judged=judged, model_version=judged.model_version)
     return judged

@@ -56,6 +56,14 @@ async def test_not_ready_with_dead_workers(running: Running, monkeypatch: pytest
     answer = await running.client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["problems"] == ["1 of 1 worker threads have died"]
+    await running.client.get("/metrics")
+    assert (running.metric("guard_ready"), running.metric("guard_champion_followed")) == (0, 1)
+
+
+async def test_limits_are_shown(running: Running, guard_settings: GuardSettings) -> None:
+    """What queue and pool are measured against stands beside them."""
+    assert running.metric("guard_queue_max_tokens") == guard_settings.max_queue_tokens
+    assert running.metric("guard_pool_max_messages") == guard_settings.pool_max_messages
 
 
 async def test_ready_with_a_broken_champion(running: Running, exports: Exports) -> None:
@@ -67,6 +75,8 @@ async def test_ready_with_a_broken_champion(running: Running, exports: Exports) 
     assert len(answer.json()["problems"]) == 1
     assert "0002" in answer.json()["problems"][0]
     assert running.metric("guard_swaps_total", result="failed") == 1
+    await running.client.get("/metrics")
+    assert (running.metric("guard_ready"), running.metric("guard_champion_followed")) == (1, 0)
 
 
 async def test_requests_are_counted_and_timed(running: Running) -> None:

@@ -1,4 +1,4 @@
-"""compose.yaml and Prometheus's configuration, held against the Dockerfile, the settings and each other."""
+"""compose.yaml with what it gives Prometheus and Grafana, held against the Dockerfile, the settings and each other."""
 
 import re
 from pathlib import Path
@@ -13,6 +13,7 @@ from tests.deploy.test_dockerfile import FINAL, read_stages
 
 ROOT: Final = Path(__file__).parents[2]
 OURS: Final = ("guard", "learner")
+MONITORING: Final = ("prometheus", "grafana")
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,9 @@ def _volumes(service: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def test_services(services: dict[str, Any]) -> None:
-    """Guard, learner, PostgreSQL and Prometheus, and nothing else."""
-    assert set(services) == {"guard", "learner", "postgres", "prometheus"}
+    """Guard, learner and PostgreSQL; Prometheus and Grafana where they are asked for, and nothing else."""
+    assert set(services) == {"guard", "learner", "postgres", *MONITORING}
+    assert {name for name, service in services.items() if service.get("profiles") == ["monitoring"]} == set(MONITORING)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -93,7 +95,7 @@ def test_only_this_machine_reaches_the_ports(services: dict[str, Any]) -> None:
     """Published ports are bound to loopback; database and learner publish none."""
     published = {name: service.get("ports", []) for name, service in services.items()}
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
-    assert {name for name, ports in published.items() if ports} == {"guard", "prometheus"}
+    assert {name for name, ports in published.items() if ports} == {"guard", *MONITORING}
     assert published["guard"] == [f"127.0.0.1:8000:{read_stages()[0]['guard'].environment['GUARD_PORT']}"]
 
 
@@ -111,17 +113,44 @@ def test_our_containers_are_confined(services: dict[str, Any], name: str) -> Non
 
 
 def test_volumes_are_declared(compose: dict[str, Any], services: dict[str, Any]) -> None:
-    """Every named volume that is mounted is declared, every declared one is mounted, and every mounted file exists."""
+    """Every named volume that is mounted is declared, every declared one is mounted, and every mounted path exists."""
     mounted = {source for service in services.values() for source in _volumes(service)}
     assert {source for source in mounted if not source.startswith(".")} == set(compose["volumes"])
-    assert all((ROOT / source).is_file() for source in mounted if source.startswith("."))
+    assert all((ROOT / source).exists() for source in mounted if source.startswith("."))
 
 
 def test_prometheus_scrapes_the_guard(services: dict[str, Any]) -> None:
-    """Prometheus is given a configuration that scrapes the guard where it listens."""
-    assert "./deploy/prometheus/prometheus.yml" in _volumes(services["prometheus"])
-    parsed = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
+    """Prometheus is given a configuration that scrapes the guard where it listens, and every file of rules it names."""
+    folder = ROOT / "deploy" / "prometheus"
+    parsed = yaml.safe_load((folder / "prometheus.yml").read_text())
+    for file in ("prometheus.yml", *parsed["rule_files"]):
+        assert _volumes(services["prometheus"])[f"./deploy/prometheus/{file}"] == (f"/etc/prometheus/{file}", "ro")
+    assert sorted(parsed["rule_files"]) == sorted(file.name for file in folder.glob("*.rules.yml"))
     (job,) = parsed["scrape_configs"]
     (group,) = job["static_configs"]
     assert group["targets"] == [f"guard:{read_stages()[0]['guard'].environment['GUARD_PORT']}"]
     assert job["metrics_path"] == "/metrics"
+
+
+def test_grafana_shows_the_dashboard(services: dict[str, Any]) -> None:
+    """Grafana is given the Prometheus beside it, at the pace of its scrapes, and the dashboard, which it shows first."""
+    provisioned = ROOT / "deploy" / "grafana" / "provisioning"
+    volumes = _volumes(services["grafana"])
+    assert volumes["./deploy/grafana/provisioning"] == ("/etc/grafana/provisioning", "ro")
+    home, _ = volumes["./deploy/grafana/guard.json"]
+    assert services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == home
+    (provider,) = yaml.safe_load((provisioned / "dashboards" / "lifeguard.yml").read_text())["providers"]
+    assert provider["options"]["path"] == str(Path(home).parent)
+    (source,) = yaml.safe_load((provisioned / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    scraped = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())["global"]
+    assert source["jsonData"]["timeInterval"] == scraped["scrape_interval"]
+
+
+def test_grafana_may_only_be_looked_at(services: dict[str, Any]) -> None:
+    """Whoever reaches Grafana's port is a viewer; there is no account, and nothing is told to its makers."""
+    environment = services["grafana"]["environment"]
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert environment["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert environment["GF_ANALYTICS_REPORTING_ENABLED"] == "false"

@@ -124,8 +124,8 @@ def test_no_telemetry_no_buffering_no_secrets(stages: dict[str, Stage], name: st
 @pytest.mark.parametrize(
     ("name", "build", "extras"),
     [
-        ("guard", "build-guard", "cpu"),
-        ("guard-gpu", "build-guard-gpu", "gpu"),
+        ("guard", "build-guard", "cpu,otel"),
+        ("guard-gpu", "build-guard-gpu", "gpu,otel"),
         ("learner", "build-learner", "cpu,learner"),
     ],
 )

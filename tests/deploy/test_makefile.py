@@ -164,6 +164,7 @@ def test_clean_keeps_models_and_data(machine: Machine) -> None:
     """`make clean` removes every environment but no model, no message and no key."""
     machine.make("serve")
     (machine.checkout / ".clients" / "litellm").mkdir(parents=True)
+    (machine.checkout / ".prometheus").mkdir()
     kept = [machine.checkout / "exports" / "champion", machine.checkout / "var" / "keyring.json"]
     for file in kept:
         file.parent.mkdir()
@@ -171,6 +172,7 @@ def test_clean_keeps_models_and_data(machine: Machine) -> None:
     machine.make("clean")
     assert not (machine.checkout / ".venv").exists()
     assert not (machine.checkout / ".clients").exists()
+    assert not (machine.checkout / ".prometheus").exists()
     assert all(file.exists() for file in kept)
 
 

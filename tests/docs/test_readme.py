@@ -1,4 +1,4 @@
-"""README.md and docs/clients.md do what they say: their commands parse, their requests are taken, their answers are the ones given."""
+"""README.md, docs/clients.md and docs/monitoring.md do what they say: their commands parse, their requests are taken, their answers are the ones given."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ from tests.deploy.test_dockerfile import read_stages
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = (ROOT / "README.md").read_text()
-PAGES: Final = README + (ROOT / "docs" / "clients.md").read_text()
+PAGES: Final = README + "".join((ROOT / "docs" / f"{page}.md").read_text() for page in ("clients", "monitoring"))
 FIRST_SCREEN: Final = README.partition("\n## ")[0]
 ADDRESS: Final = "http://127.0.0.1:8000"
 _BODIES: Final[dict[str, type[msgspec.Struct]]] = {"/classify": ClassifyRequest, "/review/labels": LabelRequest}
@@ -155,7 +155,8 @@ def test_inline_commands_parse() -> None:
     """So is every whole command named in a sentence."""
     named = re.findall(r"`((?:guard|learner) [a-z]+(?: [a-z]+)?)`", PAGES)
     assert {"learner status", "learner cycle"} <= set(named)
-    for command in set(named) - {"guard check", "guard erase"}:  # what they take besides stands in the examples
+    taking = {"guard check", "guard erase", "guard models rollback", "guard models shadow"}
+    for command in set(named) - taking:  # what they take besides stands in the examples
         commands.check(command.split())
 
 

@@ -67,6 +67,7 @@ async def test_batch_under_way(gauges: Gauges, store: Store, clock: Clock) -> No
     assert gauges("labels_spent") == 3
     assert gauges("pool_age_seconds") == 30
     assert gauges("cycle_stage_seconds", stage="labelling") == 30
+    assert gauges("cycle_due_seconds", stage="labelling") == timedelta(days=3).total_seconds() - 30
     assert gauges("cycles", state="labelling") == 1
     assert gauges("learner_lease_seconds") == 30
 
@@ -102,9 +103,35 @@ async def test_cycle_ended(gauges: Gauges, store: Store) -> None:
     )
     await gauges.refresh()
     assert gauges("cycle_stage_seconds", stage="labelling") is None
+    assert gauges("cycle_due_seconds", stage="labelling") is None
     assert gauges("gate", measure="macro_f1", model_version="0002") == 0.75
     assert (gauges("variations", fate="accepted"), gauges("variations", fate="not_novel")) == (7, 2)
     assert gauges("cycles", state="held") == 1
+
+
+@pytest.mark.parametrize(
+    ("figures", "outcome"),
+    [
+        ({"seeds": 3, "accepted": 12, "ended_early": None}, "complete"),
+        ({"seeds": 3, "accepted": 2, "ended_early": "spending cap: LEARNER_LLM_MAX_CALLS=5"}, "ended_early"),
+        ({"seeds": 3, "accepted": 0, "ended_early": "deadline", "skipped": "deadline"}, "ended_early"),
+        ({"skipped": "LEARNER_VARIATIONS is 0"}, "skipped"),
+    ],
+)
+async def test_variations_ended(gauges: Gauges, store: Store, figures: dict[str, Any], outcome: str) -> None:
+    """How the latest stage of variations ended is told until the next one ends; before the first nothing is."""
+    fence = await learner(store)
+    cycle = await open_batch(store, fence, "a")
+    await advance(store, cycle, fence, CycleState.GENERATING)
+    await gauges.refresh()
+    assert gauges("generation", outcome=outcome) is None
+    source, target = CycleState.GENERATING, CycleState.HELD
+    await store.cycles.advance(cycle.id, fence=fence, source=source, target=target, figures={"generation": figures})
+    await open_batch(store, fence, "b")
+    await gauges.refresh()
+    outcomes = ("complete", "ended_early", "skipped")
+    assert [name for name in outcomes if gauges("generation", outcome=name)] == [outcome]
+    assert all(gauges("generation", outcome=name) is not None for name in outcomes)
 
 
 class Blocked:

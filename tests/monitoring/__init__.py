@@ -1,0 +1,1 @@
+"""What operators see: rules and dashboard, tried with the real Prometheus."""
