@@ -31,7 +31,7 @@ class Judged:
         windows: How many were judged of each text, those of an undisguised reading included.
         tokens: How many the model read, in all windows.
         spans: The characters of each text as it was sent that decided: start and end.
-        disguised: Whether it took the undisguised reading to find the harm.
+        disguised: Whether the verdict is that of the undisguised reading.
     """
 
     model_version: str

@@ -10,7 +10,7 @@ from guard.decision import Verdict
 from guard.exports import Manifest
 from guard.settings import GuardSettings
 from guard.store.states import CycleState, MessageState
-from guard.taxonomy import HARMFUL, Action, Category
+from guard.taxonomy import Action, Category
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _SHARES: Final = tuple(i / 10 for i in range(1, 11))
@@ -39,13 +39,12 @@ class Metrics:
         )
         self.disguised = Counter(
             "guard_disguised",
-            "Verdicts of a harmful category that the undisguised reading of a text decided.",
+            "Verdicts that the undisguised reading of a text decided, by category.",
             ["category"],
             registry=registry,
         )
-        for category in HARMFUL:
-            self.disguised.labels(category)
         for category in Category:
+            self.disguised.labels(category)
             self.uncertainty.labels(category)
             for action in Action:
                 self.verdicts.labels(category, action)

@@ -47,7 +47,8 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     """The verdict on one text. `scores` are those of the window that decided, of `windows` in all.
 
     `span` is where that window lies in the text as it was sent, in code points: start and end. `disguised` is true when
-    the harm was found in a second reading, with look-alike letters, letters set apart and digits in words undone.
+    the verdict is that of a second reading, with look-alike letters, letters set apart and digits in words undone: harm that
+    the first did not find, or none where only the strange letters had alarmed it.
     """
 
     category: Category

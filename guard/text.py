@@ -3,6 +3,7 @@
 `disguise` makes a second reading of what this returns, and `engine` leads spans back to the text that was sent.
 """
 
+import re
 import unicodedata
 from typing import Final
 
@@ -10,6 +11,7 @@ MAX_MARKS: Final = 30  # combining marks in a row, as in UAX #15's stream-safe f
 _JOINERS: Final = (
     "\u200c\u200d"  # they shape words in some scripts and join emoji: kept between characters beyond ASCII
 )
+_WIDE: Final = re.compile(r"\s[\s\u00ad\u200b-\u200f\u2060\ufeff]*\s|\n")
 _ASCII_CONTROLS: Final = {code: None for code in (*range(32), 127) if not chr(code).isspace()}
 # letters, marks and symbols without a shape, from Unicode's Default_Ignorable_Code_Point, and the empty Braille cell
 _BLANKS: Final = frozenset(
@@ -65,6 +67,15 @@ def origins(text: str) -> list[int]:
     first = next((i for i, character in enumerate(made) if character not in _JOINERS + " "), len(made))
     last = next((i for i in range(len(made), first, -1) if made[i - 1] not in _JOINERS + " "), first)
     return places[first:last]
+
+
+def breaks(text: str) -> frozenset[int]:
+    """Return which blanks of a normalised text were more than one as it was sent: they part what is s e t  a p a r t."""
+    if not _WIDE.search(text.strip()):
+        return frozenset()
+    wide = {found.start() for found in _WIDE.finditer(text)}
+    sources = zip(normalise(text), origins(text), strict=True)
+    return frozenset(i for i, (character, place) in enumerate(sources) if character == " " and place in wide)
 
 
 def _begins(character: str) -> bool:

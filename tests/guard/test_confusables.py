@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from guard.confusables import ANY, letters
+from guard.confusables import ANY, is_latin, letters
 
 
 @pytest.mark.parametrize(
@@ -12,7 +12,8 @@ from guard.confusables import ANY, letters
     [
         ("a", "a"), ("Q", "Q"), ("0", "o"), ("$", "s"), ("а", "a"), ("О", "O"), ("ο", "o"), ("Ꭺ", "A"), ("ᗷ", "B"),
         ("é", "e"), ("Ñ", "N"), ("ø", "o"), ("đ", "d"), ("ƒ", "f"), ("ı", "i"), ("ᴋ", "k"), ("ʞ", "k"), ("ɡ", "g"),
-        ("🅰", "A"),
+        ("🅰", "A"), ("🇰", "k"), ("℮", "e"), ("қ", "k"), ("ѐ", "e"), ("ά", "a"), ("ա", "w"), ("Ꮎ", "O"), ("ꮃ", "w"),
+        ("ꓒ", "d"), ("᙭", "X"), ("ⲅ", "r"), ("০", "o"), ("๑", "i"), ("ς", "s"), ("ƽ", "s"), ("𐐬", "o"), ("×", "X"),
     ],
 )  # fmt: skip
 def test_letter(character: str, first: str) -> None:
@@ -28,7 +29,20 @@ def test_none(character: str) -> None:
 
 def test_any() -> None:
     """A symbol of which nothing is known may be any letter, and so may a star."""
-    assert letters("℮") == letters("❤") == letters("*") == ANY
+    assert letters("☂") == letters("❤") == letters("*") == letters("ᚦ") == ANY
+
+
+def test_order() -> None:
+    """A character that passes for several letters stands for each of them, once."""
+    assert letters("ι") == "il"
+    assert letters("μ") == "um"
+    assert all(len(set(found.lower())) == len(found) for code in range(0x20000) if (found := letters(chr(code))) != ANY)
+
+
+def test_latin() -> None:
+    """Small capitals and phonetic letters are Latin, look-alikes of other alphabets and symbols are not."""
+    assert all(map(is_latin, "aZéøᴋɐʞ"))
+    assert not any(map(is_latin, "аοաᎪ1🇰❤"))
 
 
 def test_all() -> None:

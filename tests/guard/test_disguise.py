@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from guard.disguise import undisguise
 from guard.lexicon import Lexicon
-from guard.text import normalise, origins
+from guard.text import breaks, normalise, origins
 
 LEXICON = Lexicon(
     [
@@ -55,10 +55,14 @@ LEXICON = Lexicon(
 )
 CHARACTERS = st.one_of(
     st.sampled_from("kilmsewant  ..--__**''0134578@$!|+аеорсіѕкнЬ℮ƅéK\u0336\u0301\u0302\u200d日❤AUS,;=&\U0001f1eb"),
+    st.sampled_from("ʞןᴉɯǝsɐʎᴋɪᎠᎥᎬαςμսաꓡᗪ🅺🇰🇮🇱'’  ._+|/"),
     st.characters(exclude_categories=()),
 )
 PIECES = st.sampled_from(
-    ["kill", "k1ll", "ѕuісіdе", "w@nt", "h2o", "4am", "k.i.l.l", "w a n t", "t0", "é", " ", " ", ".", "_"]
+    [
+        *("kill", "k1ll", "ѕuісіdе", "w@nt", "h2o", "4am", "k.i.l.l", "w a n t", "t0", "é", " ", " ", ".", "_"),
+        *("pǝʇɥƃᴉu", "ʞᴉןן", "ɟןǝsʎɯ", "it'5", "k_1_l_l", "+_a_k_e", "🇰🇮🇱🇱", "ᏦᎥᏞᏞ", "w@n+", "p1lls"),
+    ]
 )
 TEXTS = st.lists(st.one_of(CHARACTERS, PIECES), max_size=30).map("".join)
 
@@ -74,10 +78,11 @@ class Counted(Lexicon):
         self.asked += len(places)
         return super().read(places)
 
-    def split(self, letters: str) -> tuple[list[str], float]:
-        """Count the letters of a row, then cut it."""
-        self.asked += len(letters)
-        return super().split(letters)
+    def split(self, options: Iterable[Sequence[str]], *, whole: bool = False) -> tuple[list[str], float]:
+        """Count the places of a row, then cut it."""
+        places = [*options]
+        self.asked += len(places)
+        return super().split(places, whole=whole)
 
 
 def read(text: str) -> str | None:
@@ -106,6 +111,18 @@ def read(text: str) -> str | None:
         ("$hould i take the pi11$", "should i take the pills"),
         ("k*ll the police", "kill the police"),
         ("k̶i̶l̶l̶ m̷y̷s̷e̷l̷f̷", "kill myself"),
+        ("ᴡᴀɴᴛ ᴛᴏ ᴅɪᴇ", "want to die"),
+        ("🇰🇮🇱🇱 🇲🇾🇸🇪🇱🇫", "kill myself"),
+        ("ᎳᎥᏞᏞ ᎠᎥᎬ", "WILL DIE"),
+        ("ꓪꓮꓠꓔ ꓔꓳ ꓓꓲꓰ", "WANT TO DIE"),
+        ("ᗯᗩᑎT TO ᗪIE", "WANT TO DIE"),
+        ("աαղէ էօ ժιε", "want to die"),
+        ("wąñƭ ťø ƙıḷḻ", "want to kill"),
+        ("ɟןǝsʎɯ ןןᴉʞ oʇ ʇuɐʍ I", "I want to kill myself"),
+        ("I ʍɐuʇ ʇo ʞᴉןן ɯʎsǝןɟ", "I want to kill myself"),
+        ("k_1_l_l m_e and +_a_k_e p_1_l_l_s", "kill me and take pills"),
+        ("1 c@n'+ t@ke pi11s", "i can't take pills"),
+        ("t.o.n.i.t.e.", "tonite"),
     ],
 )
 def test_disguises(sent: str, meant: str) -> None:
@@ -131,6 +148,14 @@ def test_disguises(sent: str, meant: str) -> None:
         "Привет, как дела? Я хочу пойти домой, но нет, он сам не может",
         "Καλημέρα, τι κάνεις; Θέλω να πάω σπίτι",
         "Мені потрібна допомога",
+        "Не знам шта да радим, сестра ми је болесна",
+        "Μου πονάει το κεφάλι και δεν ξέρω τι να κάνω",
+        "Կարմիր երանգի քանակությունը շատ մեծ է",
+        "ᎣᏏᏲ, ᏙᎯᏧ? ᎠᏂᏴᏫᏯ ᎤᎾᏓᏤᎵ",
+        "მე მინდა სახლში წასვლა",
+        "Tôi muốn về nhà vì trời đã tối",
+        "Chciałbym pójść spać, żeby jutro wstać wcześnie",
+        "Öğleden sonra eve gidiyorum, çok yorgunum",
         "日本語のテキスト、ありがとう",
         "سلام، می‌خواهم به خانه بروم",
         "Ich möchte früh schlafen, weil es spät ist; très fatigué",
@@ -218,6 +243,14 @@ def test_origins_of_a_text(text: str) -> None:
         "*a*",
         "$",
         "é_",
+        "i1l",
+        "❤a❤b ",
+        "❤ a ",
+        "іӏ",
+        "ɐqɔ ",
+        "привет ",
+        "+_",
+        "it'5 ",
     ],
 )
 def test_linear(unit: str) -> None:
@@ -231,3 +264,40 @@ def test_linear(unit: str) -> None:
         work.append(lexicon.asked)
     assert work[1] <= 12 * work[0] + 100
     assert work[1] <= 40 * len(unit) * 2000
+
+
+def test_wide_blanks() -> None:
+    """Where letters stand apart, a wider blank ends a word, known or not."""
+    sent = "t a k e  e p i p e n s  h o m e  t o n i g h t"
+    found = undisguise(normalise(sent), LEXICON, lambda: breaks(sent))
+    assert found is not None
+    assert found.text == "take epipens home tonight"
+
+
+def test_foreign_word_in_a_disguised_text() -> None:
+    """A text in another alphabet stays as it is, and so do its words that could be read as Latin ones."""
+    assert (
+        read("нет, сам не може, ѕісk и kіll сутра увече, сестра") == "нет, сам не може, sick и kill сутра увече, сестра"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sent", "legible"),
+    [
+        ("I want to kill myself. g-o-o-d h-o-m-e", "I want to kill myself."),
+        ("k1ll the police and take what you want th3 h0use tonight", "the police and take what you want"),
+        ("hurt w1th suns4ine p1lls t0night and h3lp", "hurt and"),
+        ("w@nt p1lls", ""),
+    ],
+)
+def test_legible(sent: str, legible: str) -> None:
+    """What is written plainly is kept: where words stand in a row only those, else every one."""
+    found = undisguise(normalise(sent), LEXICON)
+    assert found is not None
+    assert found.legible == legible
+
+
+def test_sure() -> None:
+    """A reading is sure where most of its letters stand in known words."""
+    assert undisguise("w4nt the p1lls", LEXICON).sure  # type: ignore[union-attr]
+    assert not undisguise("w4nt the qwfpgarstzxcvbkmh", LEXICON).sure  # type: ignore[union-attr]

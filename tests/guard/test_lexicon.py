@@ -32,8 +32,10 @@ def test_cost() -> None:
 
 
 def test_read() -> None:
-    """Of the words that letters can make it is the commonest; none where they make none."""
-    assert LEXICON.read(["hk", "i", "l", "l"]) == "kill"
+    """Of the words that letters can make it is the likeliest; none where they make none."""
+    assert LEXICON.read(["kh", "i", "l", "l"]) == "kill"
+    assert LEXICON.read(["hk", "i", "l", "l"]) == "hill"
+    assert LEXICON.read(["abcdefghijklmnopqrstuvwxyz", "i", "l", "l"]) == "kill"
     assert LEXICON.read(["h", "ei", "l", "l"]) == "hill"
     assert LEXICON.read(["x", "i", "l", "l"]) is None
     assert LEXICON.read([]) is None
@@ -45,3 +47,18 @@ def test_split() -> None:
     assert LEXICON.split("KILLqqqThe") == (["KILL", "qqq", "The"], 0.7)
     assert LEXICON.split("") == ([], 0.0)
     assert "".join(LEXICON.split("xqthekillz" * LONGEST)[0]) == "xqthekillz" * LONGEST
+
+
+def test_split_options() -> None:
+    """A place may hold several letters; those of no word stay what they most likely are."""
+    assert LEXICON.split(["k", "11il", "l", "l", "5", "t", "h", "3e"]) == (["kill", "5", "the"], 7 / 8)
+
+
+def test_split_whole() -> None:
+    """What is rather one word is cut only into words that are common for their length."""
+    lexicon = Lexicon(
+        ["kill", "myself", *(f"filler{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(600)), "bro", "nchi", "tis"]
+    )
+    assert lexicon.split("killmyself", whole=True)[0] == ["kill", "myself"]
+    assert lexicon.split("bronchitis")[0] == ["bro", "nchi", "tis"]
+    assert lexicon.split("bronchitis", whole=True) == (["bronchitis"], 0.0)

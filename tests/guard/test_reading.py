@@ -1,5 +1,7 @@
 """Two readings of a text: which verdict stands, and where in the text as it was sent the harm lies."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -51,16 +53,39 @@ def test_second_reading_finds_the_harm(toy: Bundle, sent: str) -> None:
     assert reading.span(verdict.window) == (0, len(sent))
 
 
-def test_second_reading_clears_nothing(toy: Bundle) -> None:
-    """Harm in the text as it is written stands, whatever the second reading says."""
-    (reading,) = read(toy, ["die j0ke j0ke j0ke"], max_chars=100)
-    assert reading.second
-    tight = {**FINE, Category.SELF_HARM: 0.4, Category.NOT_HARMFUL: 0.5}
+def judge(bundle: Bundle, sent: str, harmful: Callable[[str], bool]) -> tuple[Category, bool]:
+    """Return the verdict on a text by a model that finds harm in the windows of which this says so."""
+    (reading,) = read(bundle, [sent], max_chars=1000)
+    parts = [reading.text, *((reading.undisguised.text, reading.undisguised.legible) if reading.undisguised else ())]
+    alarm = {window.ids: harmful(text) for text in parts if text for window in bundle.encode([text])[0]}
     harm, joke = np.eye(6, dtype=np.float32)[[0, 5]]
-    verdict, disguised = reading.decide(np.stack([harm, joke]), tight)
-    assert (verdict.category, disguised) == (Category.SELF_HARM, False)
-    verdict, disguised = reading.decide(np.stack([joke, harm]), tight)
-    assert (verdict.category, disguised) == (Category.SELF_HARM, True)
+    verdict, disguised = reading.decide(np.stack([harm if alarm[w.ids] else joke for w in reading.windows]), FINE)
+    assert verdict.window < len(reading.windows)
+    return verdict.category, disguised
+
+
+def test_harm_in_plain_sight_stands(toy: Bundle) -> None:
+    """Harm in the words that are written plainly stands, however harmless the rest makes the second reading."""
+    sent = "die j0ke j0ke j0ke"
+    assert judge(toy, sent, lambda text: "die" in text and "joke" not in text) == (Category.SELF_HARM, False)
+    assert judge(toy, sent, lambda text: "die" in text) == (Category.SELF_HARM, False)
+
+
+def test_strange_letters_alone_are_no_harm(toy: Bundle) -> None:
+    """An alarm that neither the second reading nor the plain words bear out is dropped, and the answer says why."""
+    sent = "hello hello j0ke j0ke"
+    assert judge(toy, sent, lambda text: "0" in text) == (Category.NOT_HARMFUL, True)
+    assert judge(toy, "j.o.k.e h.e.l.l.o", lambda text: "." in text) == (Category.NOT_HARMFUL, True)
+
+
+def test_doubtful_reading_clears_nothing(toy: Bundle) -> None:
+    """An alarm stands against a second reading that is mostly of unknown words."""
+    assert judge(toy, "j0ke j0ke qwrtzpsdfgh bvcxyqwrt", lambda text: "0" in text) == (Category.SELF_HARM, False)
+
+
+def test_second_reading_is_the_worse(toy: Bundle) -> None:
+    """Harm in the second reading stands, and the answer says so."""
+    assert judge(toy, "hello d1e j0ke", lambda text: "die" in text) == (Category.SELF_HARM, True)
 
 
 @pytest.mark.parametrize("place", [0, 37, 150, 299])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard.text import MAX_MARKS, normalise
+from guard.text import MAX_MARKS, breaks, normalise
 
 SPECIAL = [
     *"\u200b\u200c\u200d\u200e\u202e\u2060\u2066\ufeff\u00ad\u180e",  # format characters, joiners among them
@@ -140,3 +140,19 @@ def test_work_is_linear(monkeypatch: pytest.MonkeyPatch, unit: str) -> None:
         assert len(normalise(unit * size)) <= 18 * size * len(unit)  # 18: the longest NFKC of one character, U+FDFA
         looked_at.append(seen[0])
     assert looked_at[1] <= 10 * looked_at[0]
+
+
+def test_breaks() -> None:
+    """A blank that was wider as it was sent, or a new line, is known by its place in the normalised text."""
+    sent = " \u200ba  b c \u200b d\ne f "
+    text = normalise(sent)
+    assert text == "a b c d e f"
+    assert breaks(sent) == {1, 5, 7}
+    assert breaks("a b\tc") == frozenset()
+
+
+@given(st.text(st.sampled_from("ab \n\u200bé\u0301ﷺ"), max_size=40))
+def test_breaks_are_blanks(sent: str) -> None:
+    """Every break is a blank of the normalised text."""
+    text = normalise(sent)
+    assert all(text[place] == " " for place in breaks(sent))
