@@ -13,7 +13,7 @@ from tests.monitoring.expressions import RULES
 from tests.monitoring.programs import program
 from tests.served import ServedGuard, free_port, wait_for
 
-STEP_S: Final = 0.5  # between two scrapes and two evaluations
+STEP_S: Final = 1.0  # between two scrapes and two evaluations
 
 
 class Prometheus:

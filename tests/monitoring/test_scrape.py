@@ -26,7 +26,7 @@ from tests.toys import VOTES, publish_toy
 pytestmark = pytest.mark.slow
 
 _LABELS: Final = 63
-_PATIENCE_S: Final = 90  # for what takes a few scrapes
+_PATIENCE_S: Final = 150  # for what takes a few scrapes
 # what Grafana puts in for its variables; a rate over fewer than two scrapes has no data
 _CHOSEN: Final = {"$__rate_interval": f"{STEP_S * 8:.0f}s", "$__range": "5m", "$category": "self-harm"}
 _INSTANT: Final = {target["expr"] for panel in panels() for target in panel["targets"] if target["instant"]}
@@ -86,7 +86,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         settings = GuardSettings(data_dir=guard.data_dir)
         watched = Watched(guard, prometheus)
         asyncio.run(_train(settings))
-        wait_for(lambda: bool(watched.values('lifeguard:cycle_stage_seconds{stage="training"}')))
+        stage = 'lifeguard:cycle_stage_seconds{stage="training"}'
+        wait_for(lambda: bool(watched.values(stage)), timeout_s=_PATIENCE_S)
         asyncio.run(_go_on(settings))
         yield watched
 
