@@ -26,10 +26,10 @@ def show(figures: Sequence[Estimated], console: Console) -> None:
         table = Table(
             "measure",
             "category",
-            "estimate",
+            "%",
             "95 % interval",
             "labels",
-            "naive",
+            "naive %",
             title=f"Model {version}, verdicts of {mine[0].since:%Y-%m-%d %H:%M} to {mine[0].until:%Y-%m-%d %H:%M} UTC",
         )
         for one in mine:
@@ -58,4 +58,4 @@ def show(figures: Sequence[Estimated], console: Console) -> None:
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f} %"
+    return "" if value is None else f"{100 * value:.1f}"
