@@ -367,7 +367,7 @@ def _draw(figures: Mapping[str, Mapping[str, Any]]) -> None:
         _dots(rows[1][column], by_category, "bias", "naive_bias", 1)
         rows[1][column].axhline(0, color="0.6", linewidth=0.8, zorder=0)
         rows[1][column].tick_params(axis="x", rotation=60)
-    rows[0][0].set_ylabel("months whose 95 % interval holds the truth, %")
+    rows[0][0].set_ylabel("truth in the interval, % of months")
     rows[1][0].set_ylabel("bias, points")
     figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
     figure.savefig(PICTURE, dpi=110)

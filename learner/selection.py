@@ -104,9 +104,9 @@ def select(
 
     The audit draw is uniform over the audit arrivals, whatever the strategy: first over the fresh ones, and over all
     others only where these are too few. So each arrival has one good chance, and all labels weigh alike; were it over
-    all of them every time, the oldest would have had many chances and the newest one small one, and of 240 labels a
-    month an error rate would have the noise of 90 (`benchmarks.estimates`). A pick's probability is that of the message
-    being in the pool times that of its draw here, so that it weighs back to the traffic. Three things keep it known:
+    all of them every time, those of the first of ten batches would have had ten chances and those of the last one, and
+    error rates would have the noise of 0.6 of the labels. A pick's probability is that of the message being in the pool
+    times that of its draw here, so that it weighs back to the traffic. Three things keep it known:
 
     * The strategy never sees audit arrivals. Were it to take the most uncertain of them, those left for the next cycle's
       draw would be the easy ones.

@@ -36,7 +36,7 @@ def test_equal_weights_give_clopper_pearson(hits: int, rest: int, weight: float)
     exact = binomtest(hits, hits + rest).proportion_ci(0.95)
     value, low, high = proportion(*flags(hits, rest), weights, weights)
     assert value == pytest.approx(hits / (hits + rest))
-    assert (low, high) == (pytest.approx(exact.low), pytest.approx(exact.high))
+    assert [low, high] == pytest.approx([exact.low, exact.high])
 
 
 def test_the_interval_mirrors() -> None:
@@ -44,11 +44,7 @@ def test_the_interval_mirrors() -> None:
     hits, rest = flags(3, 17)
     weights = np.linspace(1, 60, 20)
     value, low, high = proportion(hits, rest, weights, weights)
-    assert proportion(rest, hits, weights, weights) == (
-        pytest.approx(1 - value),
-        pytest.approx(1 - high),
-        pytest.approx(1 - low),
-    )
+    assert proportion(rest, hits, weights, weights) == pytest.approx((1 - value, 1 - high, 1 - low))
 
 
 def test_nothing_seen_in_a_thin_stratum_is_no_certainty() -> None:
@@ -103,6 +99,16 @@ def test_a_stream_without_labels_leaves_everything_open() -> None:
     assert all(rate.value is None for rate in rates(sample(*rows, totals=totals.tolist())).values())
     totals[1] = 0
     assert rates(sample(*rows, totals=totals.tolist()))[Measure.PRECISION, Category.LEGAL_ADVICE].value == 1
+
+
+def test_precision_needs_labels_of_both_streams() -> None:
+    """With two audited verdicts that name a category, and others of them in the traffic, its precision is absent."""
+    rows = [(CLEAR, CLEAR, 1.0, True)] * 30 + [(LEGAL, LEGAL, 1.0, False)] * 20
+    few, enough = (rates(sample(*rows, *[(LEGAL, LEGAL, 9.0, True)] * count)) for count in (2, 3))
+    assert few[Measure.PRECISION, Category.LEGAL_ADVICE] == Rate(None, None, None, 1.0, 22)
+    assert few[Measure.MISS_RATE, Category.LEGAL_ADVICE].value == 0
+    assert enough[Measure.PRECISION, Category.LEGAL_ADVICE].value == 1
+    assert rates(sample(*rows))[Measure.PRECISION, Category.LEGAL_ADVICE].value == 1
 
 
 def test_poststratified() -> None:
