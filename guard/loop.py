@@ -84,6 +84,8 @@ class LoopGauges:
         judged = await store.cycles.last_judged()
         if judged is not None and judged.challenger is not None:
             metrics.set_gate(judged.challenger, judged.figures.get("gate", {}))
+        metrics.set_reviewed_errors(await store.figures.reviewed_errors())
+        metrics.set_figures(await store.figures.latest())
         expires_at = await store.leases.expires_at(LEARNER)
         if expires_at is not None:
             metrics.learner_lease_seconds.set((expires_at - now).total_seconds())

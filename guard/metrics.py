@@ -1,6 +1,6 @@
 """Every series Lifeguard exposes. Labels are categories, routes, states and versions: never a text, never a user."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -9,12 +9,19 @@ from prometheus_client.process_collector import ProcessCollector
 from guard.decision import Verdict
 from guard.exports import Manifest
 from guard.settings import GuardSettings
+from guard.store.figures import Estimated
 from guard.store.states import CycleState, MessageState
 from guard.taxonomy import Action, Category
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _SHARES: Final = tuple(i / 10 for i in range(1, 11))
 _COUNTS: Final = (1, 2, 4, 8, 16, 32, 64)
+_RATES: Final = {
+    "miss_rate": "Of the verdicts on messages of a category, the share that names another one",
+    "cleared_rate": "Of the verdicts on messages of a harmful category, the share that says not-harmful",
+    "false_alarm_rate": "Of the verdicts on messages of other categories, the share that names the category",
+    "precision": "Of the verdicts that name a category, the share on messages of that category",
+}
 
 
 class Metrics:
@@ -133,6 +140,35 @@ class Metrics:
         self.gate = Gauge(
             "guard_gate", "What the gate measured of a challenger.", ["measure", "model_version"], registry=registry
         )
+        self.rates = {
+            name + end: Gauge(
+                f"guard_class_{name}{end}", f"{says}{which}.", ["category", "model_version"], registry=registry
+            )
+            for name, says in _RATES.items()
+            for end, which in (
+                ("", ", weighed back to all traffic; absent where there are too few labels"),
+                ("_lower", ": lower end of the 95 % interval"),
+                ("_upper", ": upper end of the 95 % interval"),
+            )
+        }
+        self.class_labels = Gauge(
+            "guard_class_labels",
+            "Labelled messages of a category that its error rates rest on.",
+            ["category", "model_version"],
+            registry=registry,
+        )
+        self.reviewed_errors = Gauge(
+            "guard_reviewed_errors",
+            "Standing labels that differ from the verdict, by label and verdict; picked on purpose, so no rate.",
+            ["category", "predicted"],
+            registry=registry,
+        )
+        self.drift = Gauge(
+            "guard_drift",
+            "Population stability index of the last 7 days against those before them.",
+            ["measure"],
+            registry=registry,
+        )
         self.learner_lease_seconds = Gauge(
             "guard_learner_lease_seconds",
             "Time left of the learner's lease; below 0 nobody is learning.",
@@ -186,6 +222,28 @@ class Metrics:
         for measure, value in measures.items():
             if isinstance(value, int | float):
                 self.gate.labels(measure, version).set(value)
+
+    def set_figures(self, figures: Sequence[Estimated]) -> None:
+        """Set error rates and drift; what is not known is absent, never 0."""
+        for gauge in (*self.rates.values(), self.class_labels, self.drift):
+            gauge.clear()
+        for one in figures:
+            if one.category is None or one.model_version is None:
+                if one.value is not None:
+                    self.drift.labels(one.measure).set(one.value)
+                continue
+            for end, value in (("", one.value), ("_lower", one.low), ("_upper", one.high)):
+                if value is not None:
+                    self.rates[one.measure + end].labels(one.category, one.model_version).set(value)
+            if one.measure == "miss_rate":  # whose denominator is all that is of the category
+                self.class_labels.labels(one.category, one.model_version).set(one.labels)
+
+    def set_reviewed_errors(self, errors: Mapping[tuple[Category, Category], int]) -> None:
+        """Set how many labels differ from their verdict, by both; there from the first scrape."""
+        for label in Category:
+            for verdict in Category:
+                if label is not verdict:
+                    self.reviewed_errors.labels(label, verdict).set(errors.get((label, verdict), 0))
 
     def render(self) -> bytes:
         """Return the exposition."""

@@ -88,6 +88,25 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
 
 
 @app.command()
+def errors(
+    *,
+    days: Annotated[
+        int | None, typer.Option(min=1, help="Verdicts of how many days; LEARNER_ESTIMATE_DAYS by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show how often the guard is wrong, per category and version, with 95 % intervals and the labels behind them."""
+    settings, guard = _settings()
+    from learner import errata
+
+    figures = _run(errata.read(guard, days=min(days or settings.estimate_days, guard.retention_days)))
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(figures)))
+    else:
+        errata.show(figures, Console(markup=False, highlight=False))
+
+
+@app.command()
 def simulate(
     *,
     out: Annotated[Path, typer.Option(help="Folder of the results; the same one again goes on where it stopped.")],

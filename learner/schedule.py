@@ -30,6 +30,7 @@ from learner.settings import LearnerSettings
 from learner.work import Work
 
 RETENTION_EVERY: Final = timedelta(hours=1)
+ESTIMATE_EVERY: Final = timedelta(hours=1)
 _RENEWALS: Final = 3  # in the life of a lease: two may be missed
 
 _log = structlog.get_logger()
@@ -71,6 +72,7 @@ class Schedule:
         self._turn: asyncio.Task[None] | None = None
         self._bootstrapped = False
         self._expired_at: datetime | None = None
+        self._estimated_at: datetime | None = None
         self._waits_for: str | None = None
 
     async def serve(self, stop: asyncio.Event) -> None:
@@ -134,6 +136,7 @@ class Schedule:
             if self._fence is None and not await self._take():
                 return
             await self._expire()
+            await self._estimate()
             await self._bootstrap()
             await self._go()
         except Conflict:
@@ -149,6 +152,9 @@ class Schedule:
         while True:
             step = await loop.step()
             self._tell(step)
+            if step.waits_for is None:
+                self._estimated_at = None
+                await self._estimate()
             if step.waits_for is not None or (by_hand and step.state is CycleState.FAILED):
                 break
         if step.waits_for != self._waits_for:
@@ -202,6 +208,17 @@ class Schedule:
         self._expired_at = now
         if expired:
             _log.info("messages_expired", messages=expired)
+
+    async def _estimate(self) -> None:
+        """Write down how often the guard is wrong: after every step, and once in a while for the verdicts of meanwhile."""
+        from learner.monitor import estimate  # scipy takes a moment to load
+
+        now = self._store.clock()
+        if self._fence is None or (self._estimated_at is not None and now - self._estimated_at < ESTIMATE_EVERY):
+            return
+        days = min(self._settings.estimate_days, self._guard.retention_days)
+        await self._store.figures.replace(await estimate(self._store, days=days), fence=self._fence)
+        self._estimated_at = now
 
 
 def _report(turn: asyncio.Task[None]) -> None:

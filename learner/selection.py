@@ -97,12 +97,16 @@ def select(
     user_cap: int,
     seed: int,
     audits: Mapping[int, float] = MappingProxyType({}),
+    fresh: frozenset[int] = frozenset(),
     audit_share: float = 0.0,
 ) -> list[Picked]:
     """Choose the batch that people label: the strategy's picks, best first, the audit's at random places among them.
 
-    The audit draw is uniform over the audit arrivals, whatever the strategy. A pick's probability is that of the message
-    being in the pool times that of its draw here, so that it weighs back to the traffic. Three things keep it known:
+    The audit draw is uniform over the audit arrivals, whatever the strategy: first over the fresh ones, and over all
+    others only where these are too few. So each arrival has one good chance, and all labels weigh alike; were it over
+    all of them every time, those of the first of ten batches would have had ten chances and those of the last one, and
+    error rates would have the noise of 0.6 of the labels. A pick's probability is that of the message being in the pool
+    times that of its draw here, so that it weighs back to the traffic. Three things keep it known:
 
     * The strategy never sees audit arrivals. Were it to take the most uncertain of them, those left for the next cycle's
       draw would be the easy ones.
@@ -122,6 +126,7 @@ def select(
         user_cap: Messages of one user in the batch; messages of nobody known are not capped.
         seed: Of everything random; the same pool, strategy and seed give the same batch.
         audits: The probability of being in the pool, by id, of those messages that came by the audit stream.
+        fresh: Those of them that no draw has been offered yet.
         audit_share: The part of N that is drawn among them.
     """
     if not len(pool) or size < 1:
@@ -143,12 +148,17 @@ def select(
     doubles = np.bincount(leader)[leader] - 1
     audit = np.fromiter((int(id_) in audits for id_ in pool.ids), dtype=bool, count=len(pool))
     drawn: list[Choice] = []
-    if audit.any():
-        generator = np.random.default_rng([seed, 1])  # apart from the strategy's own draws
-        groups, _leaders = _grouped(leader, order[audit[order]])
-        stand = Stand.draw(groups, pool.users, np.ones(len(groups)), room, generator)
-        drawn = uniform(stand, max(round(audit_share * size), size - int((~audit).sum())), take, generator)
-    covered = np.isin(leader, leader[[choice.row for choice in drawn]])
+    covered = np.zeros(len(pool), dtype=bool)
+    wanted = max(round(audit_share * size), size - int((~audit).sum()))
+    newest = np.isin(pool.ids, list(fresh))
+    generator = np.random.default_rng([seed, 1])  # apart from the strategy's own draws
+    for stratum in (audit & newest, audit & ~newest):
+        offered = order[(stratum & ~covered)[order]]
+        if len(offered) and len(drawn) < wanted:
+            groups, _leaders = _grouped(leader, offered)
+            stand = Stand.draw(groups, pool.users, np.ones(len(groups)), room, generator)
+            drawn += uniform(stand, wanted - len(drawn), take, generator)
+            covered = np.isin(leader, leader[[choice.row for choice in drawn]])
     open_ = order[~(audit | covered)[order]]
     chosen: list[Choice] = []
     if len(open_) and len(drawn) < size:

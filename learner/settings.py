@@ -38,6 +38,9 @@ class LearnerSettings(BaseSettings):
     audit_share: Probability = Field(
         0.2, description="Part of a batch drawn at random among the certain verdicts that GUARD_AUDIT_RATE let in."
     )
+    estimate_days: int = Field(
+        28, ge=1, description="Days of verdicts that error rates are about; at most GUARD_RETENTION_DAYS."
+    )
     pause_below: float = Field(
         0.002,
         ge=0,

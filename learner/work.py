@@ -66,6 +66,9 @@ class Work:
             total=await self._store.pool.size(),
             progress=self._progress,
         )
+        audits = await self._store.pool.audits()
+        drawn_at = await self._store.cycles.drawn_before(cycle.id)
+        fresh = audits if drawn_at is None else await self._store.pool.audits(after=drawn_at)
         anchors, labels = await self._anchors(bundle) if cycle.strategy in ANCHORED else (None, None)
         picks = await asyncio.to_thread(
             select,
@@ -74,12 +77,22 @@ class Work:
             size=cycle.batch_size,
             user_cap=self._settings.user_cap,
             seed=cycle.seed,
-            audits=await self._store.pool.audits(),
+            audits=audits,
+            fresh=frozenset(fresh),
             audit_share=self._settings.audit_share,
         )
-        audits = sum(pick.reason["strategy"] == AUDIT for pick in picks)
         clusters = {pick.reason["cluster"] for pick in picks if "cluster" in pick.reason}
-        return picks, {"pool": len(pool), "picked": len(picks), "audits": audits, "clusters": len(clusters)}
+        offered = [id_ for id_ in pool.ids.tolist() if id_ in audits]
+        return picks, {
+            "pool": len(pool),
+            "picked": len(picks),
+            "audits": sum(pick.reason["strategy"] == AUDIT for pick in picks),
+            "clusters": len(clusters),
+            # what each draw was among: estimates share the picks of several cycles out by it
+            "audits_fresh": sum(id_ in fresh for id_ in offered),
+            "audits_stale": sum(id_ not in fresh for id_ in offered),
+            "others": len(pool) - len(offered),
+        }
 
     async def vary(self, cycle: Cycle, *, fence: int) -> dict[str, Any]:
         """Have the LLM write variations of what was labelled and return the stage's figures."""

@@ -3,7 +3,8 @@
     async with open_store(settings) as store:
         await store.pool.add(sightings)
 
-One noun a module: `pool` (messages), `review` (picks and labels), `cycles`, `variations`, `contrasts`, `keys`, `lease`.
+One noun a module: `pool` (messages), `review` (picks and labels), `cycles`, `variations`, `contrasts`, `entries` (verdicts
+and draws, as estimates need them), `figures` (the estimates), `keys`, `lease`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,8 @@ from guard.settings import GuardSettings
 from guard.store.contrasts import Contrasts
 from guard.store.cycles import Cycles
 from guard.store.database import BUSY_TIMEOUT_S, Database
+from guard.store.entries import Entries
+from guard.store.figures import Figures
 from guard.store.keyring import Keyring
 from guard.store.keys import Keys
 from guard.store.lease import Leases
@@ -50,6 +53,8 @@ class Store:
         self.cycles = Cycles(database, clock)
         self.variations = Variations(database, keyring, clock)
         self.contrasts = Contrasts(database, keyring, clock)
+        self.entries = Entries(database)
+        self.figures = Figures(database, clock)
         self.keys = Keys(database, clock)
         self.leases = Leases(database, clock)
 

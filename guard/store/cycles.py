@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -144,6 +144,12 @@ class Cycles:
         """Return the latest cycles, newest first."""
         async with self._database.read() as session:
             return (await session.scalars(select(Cycle).order_by(Cycle.id.desc()).limit(limit))).all()
+
+    async def drawn_before(self, cycle_id: int) -> datetime | None:
+        """Return when the last cycle before this one that had a batch was opened."""
+        filled = select(func.max(Cycle.opened_at)).where(Cycle.id < cycle_id, Cycle.id.in_(select(Pick.cycle_id)))
+        async with self._database.read() as session:
+            return cast("datetime | None", await session.scalar(filled))
 
     async def labels_spent(self) -> int:
         """Return how many decisions people have made in all cycles, erased ones included: what the budget counts."""

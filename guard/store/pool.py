@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from guard.errors import BadConfiguration
 from guard.store.database import Database
+from guard.store.entries import record
 from guard.store.keyring import Keyring
 from guard.store.rows import Erasure, Message, Sighting
 from guard.store.states import MessageState
@@ -129,11 +130,17 @@ class Pool:
             oldest = select(func.min(Message.first_seen_at)).where(Message.state == MessageState.POOLED)
             return cast("datetime | None", await session.scalar(oldest))
 
-    async def audits(self) -> dict[int, float]:
-        """Return the waiting messages that came by the audit stream, by id with the probability of their being there."""
+    async def audits(self, *, after: datetime | None = None) -> dict[int, float]:
+        """Return the waiting messages that came by the audit stream, by id with the probability of their being there.
+
+        Args:
+            after: Only those first seen later.
+        """
         audited = select(Message.id, Message.inclusion_probability).where(
             Message.state == MessageState.POOLED, Message.reason == AUDIT
         )
+        if after is not None:
+            audited = audited.where(Message.first_seen_at > after)
         async with self._database.read() as session:
             return {message_id: probability for message_id, probability in await session.execute(audited)}
 
@@ -240,6 +247,7 @@ class Pool:
         wanted = [k for k in keyed if k[2] not in erased or k[0].seen_at > erased[k[2]]]
         known = select(Message).where(Message.fingerprint.in_({fingerprint for _, fingerprint, _ in wanted}))
         messages = {message.fingerprint: message for message in await session.scalars(known)}
+        before = {message.id for message in messages.values()}
         kept: list[_Keyed] = []
         new = 0
         for arrival, fingerprint, user in wanted:
@@ -256,6 +264,8 @@ class Pool:
                 message.anonymous = True
             kept.append((arrival, fingerprint, user))
         await session.flush()  # the new messages get their ids, in the order of their arrival
+        entered = [(messages[f].id, a, a.reason == AUDIT) for a, f, _ in kept if a.reason in {UNCERTAIN, AUDIT}]
+        await record(session, entered, known=before)
         await _sight(session, [(messages[f].id, user, a.seen_at) for a, f, user in kept if user is not None])
         return Added(new, len(kept) - new, len(keyed) - len(kept))
 

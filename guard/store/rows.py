@@ -84,6 +84,48 @@ class Sighting(Row):
     first_seen_at: Mapped[datetime]
 
 
+class Entry(Row):
+    """How many verdicts of one kind were let into the pool with a message on one day, and with what probability each.
+
+    A message keeps the verdict that brought it first; error rates need all of them, of every version. Those that came
+    because a second model disputed them have none: how likely that was, nobody knows.
+    """
+
+    __tablename__ = "entry"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    message_id: Mapped[int] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"), index=True)
+    model_version: Mapped[str] = mapped_column(String(16))
+    category: Mapped[Category]
+    certain: Mapped[bool]
+    inclusion_probability: Mapped[float]
+    uncertainty: Mapped[float]
+    count: Mapped[int]
+    first_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Figure(Row):
+    """What was last estimated: an error rate of a category under a version, or a drift, which has neither.
+
+    `value` and its bounds are None where there are too few labels.
+    """
+
+    __tablename__ = "figure"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    measure: Mapped[str] = mapped_column(String(32))
+    model_version: Mapped[str | None] = mapped_column(String(16))
+    category: Mapped[Category | None]
+    value: Mapped[float | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    naive: Mapped[float | None]
+    labels: Mapped[float]
+    since: Mapped[datetime]
+    until: Mapped[datetime]
+    computed_at: Mapped[datetime]
+
+
 class Erasure(Row):
     """That a user was erased, so that nothing of theirs sent before comes back."""
 

@@ -12,6 +12,7 @@ from guard.loop import LoopGauges
 from guard.metrics import Metrics
 from guard.store import Store
 from guard.store.cycles import add_figures
+from guard.store.figures import Estimated
 from guard.store.states import CycleState, MessageState
 from guard.taxonomy import Category
 from tests.conftest import Clock
@@ -132,6 +133,47 @@ async def test_variations_ended(gauges: Gauges, store: Store, figures: dict[str,
     outcomes = ("complete", "ended_early", "skipped")
     assert [name for name in outcomes if gauges("generation", outcome=name)] == [outcome]
     assert all(gauges("generation", outcome=name) is not None for name in outcomes)
+
+
+async def test_error_rates(gauges: Gauges, store: Store, clock: Clock) -> None:
+    """Rates have their bounds beside them; what is not known is absent, what is no longer estimated goes, labels stay."""
+
+    def figure(measure: str, version: str | None, category: Category | None, value: float | None) -> Estimated:
+        high = None if value is None else value + 0.1
+        return Estimated(measure, version, category, value, value, high, 0.5, 7.5, clock(), clock())
+
+    fence = await learner(store)
+    medical, self_harm = Category.MEDICAL_ADVICE, Category.SELF_HARM
+    known = [figure(m, "0001", medical, 0.2) for m in ("miss_rate", "false_alarm_rate", "precision", "cleared_rate")]
+    unknown = [figure("miss_rate", "0001", self_harm, None)]
+    drift = [figure("class_mix", None, None, 0.03), figure("uncertainty", None, None, None)]
+    await store.figures.replace([*known, *unknown, *drift], fence=fence)
+    await gauges.refresh()
+    labels = {"category": "medical-advice", "model_version": "0001"}
+    for measure in ("miss_rate", "false_alarm_rate", "precision", "cleared_rate"):
+        bounds = [gauges(f"class_{measure}{end}", **labels) for end in ("", "_lower", "_upper")]
+        assert bounds == [0.2, 0.2, pytest.approx(0.3)]
+    absent = {"category": "self-harm", "model_version": "0001"}
+    assert [gauges(f"class_miss_rate{end}", **absent) for end in ("", "_lower", "_upper")] == [None] * 3
+    assert (gauges("class_labels", **labels), gauges("class_labels", **absent)) == (7.5, 7.5)
+    assert (gauges("drift", measure="class_mix"), gauges("drift", measure="uncertainty")) == (0.03, None)
+    await store.figures.replace([], fence=fence)
+    await gauges.refresh()
+    assert [gauges("class_miss_rate", **labels), gauges("class_labels", **labels)] == [None, None]
+    assert gauges("drift", measure="class_mix") is None
+
+
+async def test_reviewed_errors(gauges: Gauges, store: Store) -> None:
+    """Labels that differ from the verdict are counted by both, from 0 on."""
+    fence = await learner(store)
+    await gauges.refresh()
+    wrong = {"category": "legal-advice", "predicted": "self-harm"}
+    assert gauges("reviewed_errors", **wrong) == 0
+    await open_batch(store, fence, "a", "b")
+    await label_all(store, Category.LEGAL_ADVICE, Category.SELF_HARM)
+    await gauges.refresh()
+    assert gauges("reviewed_errors", **wrong) == 1
+    assert gauges("reviewed_errors", category="self-harm", predicted="self-harm") is None
 
 
 class Blocked:

@@ -161,6 +161,28 @@ def test_half_precision_gives_the_same_kind_of_batch(by: Strategy) -> None:
     assert len(full & mine) >= 10
 
 
+def test_fresh_arrivals_come_first() -> None:
+    """Among those that no draw was offered yet the draw is even; older ones have what room is left, and its chance."""
+    pool = scattered(200)
+    fresh = frozenset(range(100, 110))
+    drawn, _ = batch(pool, TopN(), range(50), fresh=fresh)
+    assert max(rows(drawn)) < 10
+    assert [p.inclusion_probability for p in drawn] == [pytest.approx(RATE * 4 / 10)] * 4
+    drawn, chosen = batch(pool, TopN(), range(50), fresh=frozenset({100, 101}))
+    assert {0, 1} < set(rows(drawn))
+    assert (len(drawn), len(chosen)) == (4, 16)
+    chances = sorted(p.inclusion_probability or 0 for p in drawn)
+    assert chances == [pytest.approx(RATE * 2 / 48)] * 2 + [RATE] * 2
+
+
+def test_older_doubles_of_fresh_arrivals_are_passed_over() -> None:
+    """What is like a message that the fresh draw took is not asked a second time."""
+    vectors = scattered(40).vectors
+    vectors[1] = vectors[0]
+    drawn, _ = batch(embedded(vectors, np.full(40, 0.5)), TopN(), range(3), fresh=frozenset({100}), audit_share=1.0)
+    assert sorted(rows(drawn)) == [0, 2]
+
+
 async def test_in_service_audit_arrivals_have_their_share(guard_settings: GuardSettings, clock: Clock) -> None:
     """Of five picks one is drawn among the audit arrivals, shown blind, and its probability is the whole of it."""
     apart = [" ".join(mix) for mix in combinations(texts(6), 4)][:3]

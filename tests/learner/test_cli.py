@@ -10,6 +10,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from guard.errors import BrokenExport
 from guard.exports import Exports
 from guard.settings import GuardSettings
 from guard.store import Store, open_store
+from guard.store.cycles import Picked
 from guard.store.lease import LEARNER
 from guard.store.rows import Cycle
 from guard.store.states import CycleState
@@ -120,6 +122,49 @@ def status(run: Run, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     assert run("status", "--json") == 0
     standing: dict[str, Any] = json.loads(capsys.readouterr().out)
     return standing
+
+
+class TestErrorRates:
+    """How often the guard is wrong."""
+
+    def test_says_that_nothing_is_known_yet(
+        self, run: Run, guard_settings: GuardSettings, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Without a batch it says so, and that drift cannot be told."""
+        ready(guard_settings)
+        assert run("errors") == 0
+        printed = capsys.readouterr().out
+        assert "no error rates yet" in printed
+        assert printed.count("too few verdicts") == 2
+
+    def test_shows_rates_with_their_labels(
+        self, run: Run, guard_settings: GuardSettings, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """After a batch every measure stands there by category, with the interval where there are labels enough."""
+        ready(guard_settings)
+
+        async def review(store: Store) -> None:
+            fence = await store.leases.acquire(LEARNER, "test", ttl=timedelta(minutes=1))
+            assert fence is not None
+            due = store.clock() + timedelta(days=1)
+            cycle = await store.cycles.open(
+                fence=fence, strategy="random", seed=1, batch_size=20, champion="0001", due_at=due
+            )
+            picks = [Picked(n, {"strategy": "random"}, 1.0) for n in range(1, 21)]
+            await store.cycles.fill(cycle.id, picks, fence=fence, figures={"selection": {"others": 20}})
+            await label(store)
+            for source, target in pairwise((CycleState.LABELLING, CycleState.GENERATING, CycleState.HELD)):
+                await store.cycles.advance(cycle.id, fence=fence, source=source, target=target)
+
+        with_store(guard_settings, review)
+        assert run("errors") == 0
+        printed = capsys.readouterr().out
+        assert "Model 0001" in printed
+        missed = next(line for line in printed.splitlines() if "miss rate" in line and "legal-advice" in line)
+        assert "83.2 to 100.0" in missed
+        assert run("errors", "--json", "--days", "7") == 0
+        figures = json.loads(capsys.readouterr().out)
+        assert {(f["measure"], f["labels"]) for f in figures if f["category"] == "legal-advice"} >= {("miss_rate", 20)}
 
 
 class TestStatus:

@@ -20,6 +20,7 @@ from guard.settings import GuardSettings
 from guard.store import Store, open_store
 from guard.store.lease import LEARNER
 from guard.store.states import CycleState
+from guard.taxonomy import Category
 from learner.cycle import Loop, Step
 from learner.schedule import Schedule
 from learner.settings import LearnerSettings
@@ -107,6 +108,28 @@ async def test_a_learner_opens_a_cycle_and_takes_it_on_when_it_is_labelled(
         await reached(learner.states[CycleState.PROMOTED])
     assert learner.exports.champion() == "0002"
     assert learner.work.begun[:5] == ["select", "vary", "train", "judge", "promote"]
+
+
+async def test_error_rates_are_written_down_after_each_batch_and_every_hour(
+    store: Store, guard_settings: GuardSettings, clock: Clock
+) -> None:
+    """What the batch says of the champion stands in the store when the batch is done; an hour later it is told anew."""
+    learner = Learner(store, guard_settings, SETTINGS.model_copy(update={"pool_min": 17, "lease_s": 7200}))
+    replace = Calls(store.figures.replace)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.figures, "replace", replace)
+        async with learner.at_work():
+            await reached(learner.waits)
+            clock.advance(seconds=1)
+            learner.waits.clear()
+            await label(store)
+            await reached(learner.states[CycleState.PROMOTED])
+            await reached(learner.waits)
+            clock.advance(hours=1)
+            await replace.wait()
+    missed = {f.category: f for f in await store.figures.latest() if f.measure == "miss_rate"}[Category.LEGAL_ADVICE]
+    assert (missed.model_version, missed.labels, missed.naive, missed.value) == ("0001", 4, 1.0, None)
+    assert missed.until < clock()
 
 
 async def test_of_two_learners_one_acts_and_the_other_takes_over(store: Store, guard_settings: GuardSettings) -> None:

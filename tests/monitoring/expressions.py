@@ -14,23 +14,7 @@ RULES: Final = ROOT / "deploy" / "prometheus"
 DASHBOARD: Final = ROOT / "deploy" / "grafana" / "guard.json"
 
 # Series that the rules and the dashboard are ready for but the guard does not expose yet; empty when it does.
-AWAITED: Final = (
-    "guard_class_miss_rate",
-    "guard_class_miss_rate_lower",
-    "guard_class_miss_rate_upper",
-    "guard_class_cleared_rate",
-    "guard_class_cleared_rate_lower",
-    "guard_class_cleared_rate_upper",
-    "guard_class_false_alarm_rate",
-    "guard_class_false_alarm_rate_lower",
-    "guard_class_false_alarm_rate_upper",
-    "guard_class_precision",
-    "guard_class_precision_lower",
-    "guard_class_precision_upper",
-    "guard_class_labels",
-    "guard_reviewed_errors",
-    "guard_drift",
-)
+AWAITED: Final[tuple[str, ...]] = ()
 
 _OWN: Final = r"(?:guard|process)_\w+|lifeguard:[\w:]+|\bup\b(?!\w)"
 _RECORDED: Final = re.compile(r"lifeguard:[\w:]+")

@@ -5,6 +5,7 @@ import math
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Final
 
 import httpx
@@ -13,9 +14,12 @@ import pytest
 from guard.settings import GuardSettings
 from guard.store import open_store
 from guard.store.cycles import add_figures
+from guard.store.figures import Estimated
 from guard.store.lease import LEARNER
 from guard.store.states import CycleState
 from guard.taxonomy import Category
+from learner.drift import Drift
+from learner.estimate import Measure
 from tests.guard.store.scenes import TTL, add, advance, arrival, label_all, open_batch
 from tests.monitoring.expressions import alerts, awaits, panels, rules, selectors, shown
 from tests.monitoring.programs import program
@@ -106,6 +110,42 @@ async def _train(settings: GuardSettings) -> None:
         figures = {"generation": {"accepted": 7, "ended_early": None}}
         source, target = CycleState.GENERATING, CycleState.TRAINING
         await store.cycles.advance(cycle.id, fence=fence, source=source, target=target, figures=figures)
+        await store.figures.replace([*_rates(store.clock()), *_drifts(store.clock())], fence=fence)
+
+
+def _rates(now: datetime) -> Iterator[Estimated]:
+    """Yield error rates of the champion, each below its target."""
+    for measure in Measure:
+        for category in Category:
+            if measure is not Measure.CLEARED_RATE or category is not Category.NOT_HARMFUL:
+                yield Estimated(
+                    measure=measure.value,
+                    model_version="0001",
+                    category=category,
+                    value=0.04,
+                    low=0.01,
+                    high=0.09,
+                    naive=0.2,
+                    labels=63,
+                    since=now,
+                    until=now,
+                )
+
+
+def _drifts(now: datetime) -> Iterator[Estimated]:
+    for measure in Drift:
+        yield Estimated(
+            measure=measure.value,
+            model_version=None,
+            category=None,
+            value=0.02,
+            low=None,
+            high=None,
+            naive=None,
+            labels=0,
+            since=now,
+            until=now,
+        )
 
 
 async def _go_on(settings: GuardSettings) -> None:
