@@ -2,6 +2,9 @@
 
 from litestar.types import ControllerRouterHandler
 
+from guard.review.guideline import GuidelineController
+from guard.review.label import LabelController
+from guard.review.login import LoginController
 from guard.routes.classify import classify
 from guard.routes.health import healthz, metrics, readyz
 from guard.routes.litellm import litellm_guardrail
@@ -18,4 +21,7 @@ ROUTES: list[ControllerRouterHandler] = [
     readyz,
     metrics,
     ReviewController,
+    LoginController,
+    LabelController,
+    GuidelineController,
 ]
