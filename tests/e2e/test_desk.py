@@ -90,7 +90,13 @@ async def _fill(store: Store, texts: list[str], *, audits: int = 0) -> None:
     arrivals[audits + 2] = replace(arrivals[audits + 2], category=Category.SELF_HARM)
     await add(store, *arrivals)
     cycle = await open_cycle(store, await learner(store))
-    reason = {"strategy": "stochastic", "category": "legal-advice", "probability": 0.47, "uncertainty": 0.9, "cluster": 1}
+    reason = {
+        "strategy": "stochastic",
+        "category": "legal-advice",
+        "probability": 0.47,
+        "uncertainty": 0.9,
+        "cluster": 1,
+    }
     picks = [Picked(message.id, reason, 0.5) for message in await pooled(store)]
     await store.cycles.fill(cycle.id, picks, fence=1, figures={})
 
@@ -102,13 +108,13 @@ def desk(guard: ServedGuard, chromium: Browser) -> Iterator[Watched]:
     context.set_default_timeout(60_000)
     watched = Watched(context)
     watched.page.goto("/review")
-    expect(watched.page).to_have_title("Log in – Lifeguard")
+    expect(watched.page).to_have_title("Log in · Lifeguard")
     watched.page.get_by_label("Name").focus()
     watched.page.keyboard.type("ann")
     watched.page.keyboard.press("Tab")
     watched.page.keyboard.type(PASSWORD)
     watched.page.keyboard.press("Enter")
-    expect(watched.page).to_have_title("Label – Lifeguard")
+    expect(watched.page).to_have_title("Label · Lifeguard")
     yield watched
     context.close()
 
@@ -199,7 +205,7 @@ def test_hostile_texts(guard: ServedGuard, desk: Watched) -> None:
             " document.querySelectorAll('main script, main iframe, main img, main style, main svg, main object').length,"
             " document.querySelectorAll('[data-decides]').length, document.title]; }"
         )
-        assert found == [text, 0, 0, 7, "Label – Lifeguard"], number
+        assert found == [text, 0, 0, 7, "Label · Lifeguard"], number
         if page.locator("details.cover:not([open])").count():
             page.keyboard.press("s")
         page.keyboard.press("6")
