@@ -12,9 +12,10 @@ from guard.errors import Conflict, InputError, NotFound
 from guard.review.door import DeskRequest, Form, caller_of, read_form, reviewing, session_of
 from guard.review.login import HOME
 from guard.review.page import PROBLEMS, answer, is_page, is_part, redirect
-from guard.review.why import why
+from guard.review.why import typical_words, why
 from guard.review_schemas import MAX_ID, BatchStatus, NextPick, next_pick
 from guard.store import Store
+from guard.store.surroundings import Around, Neighbour
 from guard.taxonomy import Category
 
 UNCLEAR: Final = "unclear"  # the form's word for "can't tell"
@@ -31,6 +32,7 @@ class Desk(msgspec.Struct, frozen=True):
         covered: Whether its text is shown only when asked for. Audits always are, or that would tell their verdict.
         flagged: By this reviewer.
         why: It was asked, in words.
+        neighbours: Labelled messages like it; of an audit none.
         batch: How far it is; None before the first one.
         undoable: How many decisions can be taken back.
         handed_on: How many picks wait for others because this reviewer handed them on.
@@ -43,6 +45,7 @@ class Desk(msgspec.Struct, frozen=True):
     covered: bool
     flagged: bool
     why: list[str]
+    neighbours: list[Neighbour]
     batch: BatchStatus | None
     undoable: int
     handed_on: int
@@ -131,11 +134,13 @@ async def _show(
     held = await store.review.next(reviewer)
     batch = await store.review.batch()
     pick = None if held is None else next_pick(held)
+    around = await store.surroundings.of(pick.cycle_id, pick.reason) if pick else Around([], [], [])
     desk = Desk(
         pick=pick,
         covered=held is not None and (held.audit or held.category in HARD),
         flagged=held is not None and held.flagged,
-        why=why(pick.reason) if pick else [],
+        why=why(pick.reason, typical_words(around.near, around.elsewhere)) if pick else [],
+        neighbours=around.neighbours,
         batch=None if batch is None else BatchStatus(**asdict(batch), waiting=batch.waiting),
         undoable=await store.review.undoable(reviewer),
         handed_on=await store.marks.handed_on(reviewer),

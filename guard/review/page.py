@@ -13,6 +13,7 @@ from guard.errors import LifeguardError
 from guard.problems import HANDLERS
 from guard.review.door import LOGIN, DeskRequest, csrf_token, session_of
 from guard.review.shown import shown
+from guard.store.states import Role
 from guard.taxonomy import CATEGORIES, GUIDELINES
 
 # `same-origin`, not `no-referrer`: with that, browsers would say of their own forms that they come from nowhere
@@ -70,6 +71,7 @@ def answer(request: DeskRequest, name: str, twin: Any, *, status: int = 200, **c
     rendered = _TEMPLATES.get_template(f"_{name}" if is_part(request) else name).render(
         it=twin,
         caller=caller.name if caller else None,
+        admin=caller is not None and caller.role is Role.ADMIN,
         csrf=csrf_token(request) if session else "",
         session=session,
         part=is_part(request),

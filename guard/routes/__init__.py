@@ -4,6 +4,7 @@ from litestar.types import ControllerRouterHandler
 
 from guard.review.guideline import GuidelineController
 from guard.review.label import LabelController
+from guard.review.ledger import LedgerController
 from guard.review.login import LoginController
 from guard.routes.classify import classify
 from guard.routes.health import healthz, metrics, readyz
@@ -24,4 +25,5 @@ ROUTES: list[ControllerRouterHandler] = [
     LoginController,
     LabelController,
     GuidelineController,
+    LedgerController,
 ]

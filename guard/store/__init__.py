@@ -3,7 +3,7 @@
     async with open_store(settings) as store:
         await store.pool.add(sightings)
 
-One noun a module: `pool` (messages), `review` (picks and labels), `marks`, `cycles`, `variations`, `contrasts`, `keys`,
+One noun a module: `pool` (messages), `review` (picks and labels), `marks`, `surroundings`, `cycles`, `variations`, `contrasts`, `keys`,
 `reviewers`, `sessions`, `ledger`, `lease`.
 """
 
@@ -24,6 +24,7 @@ from guard.store.pool import Pool
 from guard.store.review import Review
 from guard.store.reviewers import Reviewers
 from guard.store.sessions import Sessions
+from guard.store.surroundings import Surroundings
 from guard.store.variations import Variations
 
 Clock = Callable[[], datetime]
@@ -62,6 +63,7 @@ class Store:
         self.pool = Pool(database, keyring, clock)
         self.review = Review(database, keyring, clock, lease_s=review_lease_s)
         self.marks = Marks(database, clock)
+        self.surroundings = Surroundings(database, keyring)
         self.cycles = Cycles(database, clock)
         self.variations = Variations(database, keyring, clock)
         self.contrasts = Contrasts(database, keyring, clock)

@@ -26,7 +26,7 @@ BROWSER = {"accept": "text/html"}
 HTMX = {"hx-request": "true"}
 REASON = {
     "strategy": "stochastic", "uncertainty": 0.93, "category": "legal-advice", "probability": 0.4712, "near_duplicates": 7,
-    "cluster": 3, "cluster_size": 41, "words": ["rent", "<b>flat"],
+    "cluster": 3, "cluster_size": 41,
 }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ class Reviewer:
         body: dict[str, Any] = answer.json()
         return body
 
-    async def send(self, deed: str = "", headers: dict[str, str] | None = None, **form: object) -> httpx.Response:
+    async def send(self, deed: str = "", headers: dict[str, str] | None = None, /, **form: str) -> httpx.Response:
         """Send a form."""
         return await self.client.post(
             "/review/label" + deed, data=form, headers=BROWSER if headers is None else headers
@@ -79,8 +79,8 @@ async def ann(serve: Serve, store_settings: GuardSettings, exports: Exports) -> 
         yield await _enter(running, "ann")
 
 
-async def _enter(running: Running, name: str) -> Reviewer:
-    await running.store.reviewers.add(name, Role.REVIEWER, "hash")
+async def _enter(running: Running, name: str, role: Role = Role.REVIEWER) -> Reviewer:
+    await running.store.reviewers.add(name, role, "hash")
     token = await log_in(running, name)
     headers = {"cookie": f"lifeguard={token}", "x-csrf-token": csrf(token)}
     transport, url = running.client._transport, running.client.base_url
@@ -119,7 +119,7 @@ async def test_page(ann: Reviewer) -> None:
     ]
     assert buttons == [*expected, ("unclear", "0", "")]
     for words in ("takes it for legal-advice, with 47 %", "Uncertainty 0.93", "cluster 3 of 41 messages", "7 near-duplicates",
-                  "Typical words there: rent, &lt;b&gt;flat.", "0 of 3 decided", "strategy stochastic"):  # fmt: skip
+                  "0 of 3 decided", "strategy stochastic"):  # fmt: skip
         assert words in page
     assert 'href="/review/guideline/legal-advice"' in page
     assert "<details" not in page
@@ -194,6 +194,27 @@ async def test_label_and_on(ann: Reviewer) -> None:
     assert labels == [("ann", Category.MEDICAL_ADVICE, True), ("ann", None, True)]
 
 
+async def test_surroundings(ann: Reviewer) -> None:
+    """What is like the message is told by its typical words and by labelled messages, as text and never as markup."""
+    store, texts = ann.running.store, [f"<i>rent {n}</i> again" for n in range(5)]
+    await open_batch(store, await learner(store), "<b>old</b>")
+    await ann.label("legal-advice")
+    (cycle,) = await store.cycles.recent()
+    await advance(store, cycle, 1, CycleState.HELD)
+    await add(store, *(arrival(text) for text in ["new", *texts, "other", "again and again"]))
+    ids = [message.id for message in await pooled(store)]
+    cycle = await open_cycle(store, 1)
+    reason = {**REASON, "near": ids[1:6], "neighbours": [[1, 0.87]]}
+    picks = [Picked(ids[0], reason, 0.5), Picked(ids[6], {"near": ids[7:]}, 0.5)]
+    await store.cycles.fill(cycle.id, picks, fence=1, figures={})
+    page, twin = (await ann.get()).text, await ann.twin()
+    assert twin["neighbours"] == [{"text": "<b>old</b>", "category": "legal-advice", "similarity": 0.87}]
+    assert "Typical words of what is like it: rent." in twin["why"]
+    assert "Typical words of what is like it: rent." in page
+    assert 'legal-advice (0.87): <bdi class="quote" dir="auto">&lt;b&gt;old&lt;/b&gt;</bdi>' in page
+    assert "<i>" not in page
+
+
 async def test_without_htmx(ann: Reviewer) -> None:
     """A browser without scripts is led back to the page, so that reloading sends nothing again."""
     await _fill(ann.running, "one", "two")
@@ -231,7 +252,7 @@ async def test_pressed_twice(ann: Reviewer) -> None:
 
 async def test_somebody_was_quicker(ann: Reviewer) -> None:
     """What another reviewer has decided meanwhile is said, and the next message is shown."""
-    await _fill(ann.running, "one", "two")
+    await _fill(ann.running, "one", "two", "three")
     fields = _fields((await ann.get()).text)
     async with ann.running.store.database.write() as session:
         pick = await session.get_one(Pick, int(fields["pick_id"]))
@@ -241,7 +262,7 @@ async def test_somebody_was_quicker(ann: Reviewer) -> None:
     answer = await ann.send("", HTMX, **{**fields, "key": "another"}, category="self-harm")
     assert answer.status_code == 409
     assert "is decided already" in answer.text
-    assert _text(answer.text) == "two"
+    assert _text(answer.text) == "three", "the second is before the other one"
     assert await ann.running.store.review.label_counts() == {"legal-advice": 1}
 
 
@@ -363,3 +384,30 @@ async def test_guideline(ann: Reviewer) -> None:
         assert len(twin["sections"]) >= 1
         assert all(f"<h3>{section['title']}</h3>" in part for section in twin["sections"])
     assert "Errands and general knowledge" in (await ann.client.get("/review/guideline/not-harmful", headers=HTMX)).text
+
+
+async def test_ledger(ann: Reviewer) -> None:
+    """An admin reads who decided what, a hundred lines at a time and as text; a reviewer does not."""
+    await _fill(ann.running, "canary")
+    await ann.label("self-harm")
+    await ann.running.store.keys.create("<b>bot", Role.CLIENT)
+    for headers in (BROWSER, {"accept": "application/json"}):
+        assert (await ann.client.get("/review/ledger", headers=headers)).status_code == 403
+    root = await _enter(ann.running, "root", Role.ADMIN)
+    page = (await root.client.get("/review/ledger", headers=BROWSER)).text
+    assert "<td>labelled</td>" in page
+    assert "category: self-harm" in page
+    assert "<bdi>key &lt;b&gt;bot</bdi>" in page
+    assert "canary" not in page
+    assert "Older" not in page
+    for _ in range(100):
+        await ann.running.store.sessions.refused(None)
+    first = (await root.client.get("/review/ledger")).json()
+    assert len(first["lines"]) == 100
+    assert f"/review/ledger?before={first['before']}" in (await root.client.get("/review/ledger", headers=BROWSER)).text
+    older = (await root.client.get("/review/ledger", params={"before": first["before"]})).json()
+    assert older["before"] is None
+    assert older["lines"][0]["id"] == first["before"] - 1
+    assert older["lines"][-1]["deed"] == "reviewer-added"
+    for wrong in ("x", "-1", "9" * 30, "\u0661"):
+        assert (await root.client.get("/review/ledger", params={"before": wrong})).status_code == 400

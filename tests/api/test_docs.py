@@ -39,6 +39,7 @@ PAGES = {
     ("/review/label/flag", "post"),
     ("/review/label/pass", "post"),
     ("/review/guideline", "get"),
+    ("/review/ledger", "get"),
     ("/review/guideline/{category:str}", "get"),
 }
 PROBLEMS = {

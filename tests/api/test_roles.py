@@ -48,6 +48,7 @@ MAY: dict[tuple[str, str], set[str]] = {
     ("POST", "/review/label/pass"): DESK,
     ("GET", "/review/guideline"): DESK,
     ("GET", "/review/guideline/{category:str}"): DESK,
+    ("GET", "/review/ledger"): {Role.ADMIN, "session: admin"},
     ("GET", "/review/login"): EVERYONE,
     ("POST", "/review/login"): EVERYONE,
     ("POST", "/review/logout"): DESK,

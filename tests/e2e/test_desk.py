@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
 from sqlalchemy import select
 
 from guard.passwords import hash_password
@@ -58,9 +58,13 @@ class Watched:
         self.wrong: list[str] = []
         self.page.on("console", lambda message: self.wrong.append(message.text))  # refusals by CSP are said here too
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.wrong.append("dialog"), dialog.dismiss()))
+        self.page.on("dialog", self._dismiss)
         self.page.on("popup", lambda _: self.wrong.append("popup"))
         self.page.on("requestfailed", lambda request: self.wrong.append(f"failed: {request.url}"))
+
+    def _dismiss(self, dialog: Dialog) -> None:
+        self.wrong.append("dialog")
+        dialog.dismiss()
 
 
 @pytest.fixture
