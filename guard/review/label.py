@@ -15,6 +15,7 @@ from guard.review.page import PROBLEMS, answer, is_page, is_part, redirect
 from guard.review.why import typical_words, why
 from guard.review_schemas import MAX_ID, BatchStatus, NextPick, next_pick
 from guard.store import Store
+from guard.store.review import Held
 from guard.store.surroundings import Around, Neighbour
 from guard.taxonomy import Category
 
@@ -70,7 +71,7 @@ class LabelController(Controller):
     @get("/label")
     async def show(self, request: DeskRequest, state: State) -> Response[Any]:
         """Lease the next message and show it."""
-        return await _show(request, state.store)
+        return await _next(request, state.store)
 
     @post("/label", status_code=200)
     async def label(self, request: DeskRequest, state: State) -> Response[Any]:
@@ -82,15 +83,17 @@ class LabelController(Controller):
         if not 0 < len(key) <= _KEY_CHARS or not (key.isascii() and key.isprintable() and " " not in key):
             raise InputError("The form lacks its key: load the page again.")
         try:
-            await store.review.label(
+            held = await store.review.label_and_next(
                 _pick_id(form), reviewer=caller_of(request).name, category=category, idempotency_key=key
             )
         except (Conflict, NotFound) as error:
-            return await _show(request, store, said=error.detail, status=error.status)
+            return await _next(request, store, said=error.detail, status=error.status)
         hard = category in HARD and await _count_hard_text(request, store)
         said = "Recorded: can't tell." if category is None else f"Labelled {category}."
         said += " This may be a good moment for a break." if hard else ""
-        return await _on(request, store, said, reminder=hard)
+        if is_page(request) and not is_part(request):
+            return redirect(request, HOME)
+        return await _show(request, store, held, said=said, reminder=hard)
 
     @post("/label/undo", status_code=200)
     async def undo(self, request: DeskRequest, state: State) -> Response[Any]:
@@ -99,7 +102,7 @@ class LabelController(Controller):
         try:
             await store.review.undo(caller_of(request).name)
         except (Conflict, NotFound) as error:
-            return await _show(request, store, said=error.detail, status=error.status)
+            return await _next(request, store, said=error.detail, status=error.status)
         return await _on(request, store, "Undone: here it is again.")
 
     @post("/label/flag", status_code=200)
@@ -116,22 +119,27 @@ class LabelController(Controller):
         try:
             await store.marks.hand_on(_pick_id(await read_form(request)), caller_of(request).name)
         except (Conflict, NotFound) as error:
-            return await _show(request, store, said=error.detail, status=error.status)
+            return await _next(request, store, said=error.detail, status=error.status)
         return await _on(request, store, "Left to another reviewer.")
 
 
-async def _on(request: DeskRequest, store: Store, said: str, *, reminder: bool = False) -> Response[Any]:
+async def _on(request: DeskRequest, store: Store, said: str) -> Response[Any]:
     """Show the next message after something was done; without htmx by way of a redirect, so that a reload repeats nothing."""
     if is_page(request) and not is_part(request):
         return redirect(request, HOME)
-    return await _show(request, store, said=said, reminder=reminder)
+    return await _next(request, store, said=said)
+
+
+async def _next(request: DeskRequest, store: Store, *, said: str = "", status: int = 200) -> Response[Any]:
+    """Lease the next message and show it."""
+    held = await store.review.next(caller_of(request).name)
+    return await _show(request, store, held, said=said, status=status)
 
 
 async def _show(
-    request: DeskRequest, store: Store, *, said: str = "", reminder: bool = False, status: int = 200
+    request: DeskRequest, store: Store, held: Held | None, *, said: str, reminder: bool = False, status: int = 200
 ) -> Response[Any]:
     reviewer, session = caller_of(request).name, session_of(request)
-    held = await store.review.next(reviewer)
     batch = await store.review.batch()
     pick = None if held is None else next_pick(held)
     around = await store.surroundings.of(pick.cycle_id, pick.reason) if pick else Around([], [], [])

@@ -74,43 +74,8 @@ class Review:
 
         What they have handed on is for others.
         """
-        now = self._clock()
-        flagged, handed_on = (
-            exists().where(PickMark.pick_id == Pick.id, PickMark.reviewer == reviewer, PickMark.mark == mark)
-            for mark in (Mark.FLAGGED, Mark.HANDED_ON)
-        )
-        mine = Pick.leased_by == reviewer
-        held_until = case((mine & (Pick.leased_until > now), Pick.leased_until))
         async with self._database.write() as session:
-            found = (
-                await session.execute(
-                    _labelling(select(Pick, Message, flagged))
-                    .join(Message, Message.id == Pick.message_id)
-                    .where(
-                        Pick.state == PickState.WAITING,
-                        ~handed_on,
-                        or_(Pick.leased_until.is_(None), Pick.leased_until <= now, mine),
-                    )
-                    .order_by(held_until.desc().nulls_last(), Pick.position)
-                    .limit(1)
-                )
-            ).first()
-            if found is None:
-                return None
-            pick, message, is_flagged = found
-            pick.leased_by, pick.leased_until = reviewer, now + self._lease
-            return Held(
-                pick_id=pick.id,
-                cycle_id=pick.cycle_id,
-                text=open_text(self._keyring, message),
-                reason=pick.reason,
-                category=message.category,
-                scores=dict(zip(CATEGORIES, message.scores, strict=True)),
-                model_version=message.model_version,
-                audit=message.reason == AUDIT,
-                flagged=is_flagged,
-                leased_until=pick.leased_until,
-            )
+            return await self._next(session, reviewer, self._clock())
 
     async def label(
         self, pick_id: int, *, reviewer: str, category: Category | None, idempotency_key: str | None = None
@@ -125,47 +90,20 @@ class Review:
             Conflict: It is decided already, held by someone else, the batch is closed, or the idempotency key stands for
                 another label or one that was undone.
         """
-        now = self._clock()
         async with self._database.write() as session:
-            if idempotency_key is not None:
-                known = await session.scalar(select(Label).where(Label.idempotency_key == idempotency_key))
-                if known is not None:
-                    if (known.pick_id, known.reviewer, known.category) != (pick_id, reviewer, category):
-                        raise Conflict("This idempotency key was used for another label: send a new one.")
-                    if known.undone_at is not None:
-                        raise Conflict(
-                            "The label with this idempotency key was undone: send a new one to decide again."
-                        )
-                    return known.id
-            pick, cycle = await undecided(session, pick_id, reviewer=reviewer, now=now)
-            message = await session.get_one(Message, pick.message_id)
-            label = Label(
-                pick_id=pick_id,
-                message_id=pick.message_id,
-                reviewer=reviewer,
-                category=category,
-                decided_at=now,
-                undone_at=None,
-                idempotency_key=idempotency_key,
-                scores_shown=message.reason != AUDIT,  # what `next` hands out is shown, but of an audit it is held back
-            )
-            session.add(label)
-            pick.state = PickState.UNCLEAR if category is None else PickState.LABELLED
-            pick.leased_by = pick.leased_until = None
-            cycle.labels_spent += 1
-            message.state = MessageState.UNCLEAR if category is None else MessageState.LABELLED
-            await session.flush()
-            enter(
-                session,
-                Deed.LABELLED,
-                at=now,
-                actor=reviewer,
-                subject=f"pick {pick_id}",
-                label=label.id,
-                category=category,
-                scores_shown=label.scores_shown,
-            )
-            return label.id
+            return await self._label(session, pick_id, reviewer, category, idempotency_key)
+
+    async def label_and_next(
+        self, pick_id: int, *, reviewer: str, category: Category | None, idempotency_key: str
+    ) -> Held | None:
+        """Record a decision as `label` does and lease the next pick as `next` does, in one transaction: one wait for the disk.
+
+        Raises:
+            NotFound, Conflict: As `label` does; nothing is leased then.
+        """
+        async with self._database.write() as session:
+            await self._label(session, pick_id, reviewer, category, idempotency_key)
+            return await self._next(session, reviewer, self._clock())
 
     async def undo(self, reviewer: str) -> int:
         """Take back the reviewer's latest decision in the open batch, hold its pick again, and return the pick's id.
@@ -227,6 +165,85 @@ class Review:
                 select(Label.category, func.count()).where(Label.undone_at.is_(None)).group_by(Label.category)
             )
             return {category: number for category, number in rows}
+
+    async def _next(self, session: AsyncSession, reviewer: str, now: datetime) -> Held | None:
+        flagged, handed_on = (
+            exists().where(PickMark.pick_id == Pick.id, PickMark.reviewer == reviewer, PickMark.mark == mark)
+            for mark in (Mark.FLAGGED, Mark.HANDED_ON)
+        )
+        mine = Pick.leased_by == reviewer
+        held_until = case((mine & (Pick.leased_until > now), Pick.leased_until))
+        found = (
+            await session.execute(
+                _labelling(select(Pick, Message, flagged))
+                .join(Message, Message.id == Pick.message_id)
+                .where(
+                    Pick.state == PickState.WAITING,
+                    ~handed_on,
+                    or_(Pick.leased_until.is_(None), Pick.leased_until <= now, mine),
+                )
+                .order_by(held_until.desc().nulls_last(), Pick.position)
+                .limit(1)
+            )
+        ).first()
+        if found is None:
+            return None
+        pick, message, is_flagged = found
+        pick.leased_by, pick.leased_until = reviewer, now + self._lease
+        return Held(
+            pick_id=pick.id,
+            cycle_id=pick.cycle_id,
+            text=open_text(self._keyring, message),
+            reason=pick.reason,
+            category=message.category,
+            scores=dict(zip(CATEGORIES, message.scores, strict=True)),
+            model_version=message.model_version,
+            audit=message.reason == AUDIT,
+            flagged=is_flagged,
+            leased_until=pick.leased_until,
+        )
+
+    async def _label(
+        self, session: AsyncSession, pick_id: int, reviewer: str, category: Category | None, idempotency_key: str | None
+    ) -> int:
+        now = self._clock()
+        if idempotency_key is not None:
+            known = await session.scalar(select(Label).where(Label.idempotency_key == idempotency_key))
+            if known is not None:
+                if (known.pick_id, known.reviewer, known.category) != (pick_id, reviewer, category):
+                    raise Conflict("This idempotency key was used for another label: send a new one.")
+                if known.undone_at is not None:
+                    raise Conflict("The label with this idempotency key was undone: send a new one to decide again.")
+                return known.id
+        pick, cycle = await undecided(session, pick_id, reviewer=reviewer, now=now)
+        message = await session.get_one(Message, pick.message_id)
+        label = Label(
+            pick_id=pick_id,
+            message_id=pick.message_id,
+            reviewer=reviewer,
+            category=category,
+            decided_at=now,
+            undone_at=None,
+            idempotency_key=idempotency_key,
+            scores_shown=message.reason != AUDIT,  # what `next` hands out is shown, but of an audit it is held back
+        )
+        session.add(label)
+        pick.state = PickState.UNCLEAR if category is None else PickState.LABELLED
+        pick.leased_by = pick.leased_until = None
+        cycle.labels_spent += 1
+        message.state = MessageState.UNCLEAR if category is None else MessageState.LABELLED
+        await session.flush()
+        enter(
+            session,
+            Deed.LABELLED,
+            at=now,
+            actor=reviewer,
+            subject=f"pick {pick_id}",
+            label=label.id,
+            category=category,
+            scores_shown=label.scores_shown,
+        )
+        return label.id
 
 
 async def undecided(session: AsyncSession, pick_id: int, *, reviewer: str, now: datetime) -> tuple[Pick, Cycle]:

@@ -52,6 +52,8 @@ class Surroundings:
         """Return what is around the pick of a cycle that has this reason."""
         near: list[int] = reason.get("near", [])
         similar: dict[int, float] = {id_: cosine for id_, cosine in reason.get("neighbours", [])}
+        if not near and not similar:
+            return Around([], [], [])
         async with self._database.read() as session:
             elsewhere = await self._elsewhere(session, cycle_id, set(near)) if near else []
             texts = await self._texts(session, {*near, *elsewhere, *similar})

@@ -113,3 +113,27 @@ async def test_scores_shown(store: Store, fence: int) -> None:
     await label_all(store, Category.SELF_HARM, Category.SELF_HARM)
     async with store.database.read() as session:
         assert list(await session.scalars(select(Label.scores_shown).order_by(Label.id))) == [True, False]
+
+
+async def test_label_and_next(store: Store, fence: int) -> None:
+    """Labelling and leasing the next are one: what is refused leases nothing, what is repeated labels once."""
+    await open_batch(store, fence, "one", "two")
+    held = await store.review.next("ann")
+    assert held is not None
+    following, again = [
+        await store.review.label_and_next(
+            held.pick_id, reviewer="ann", category=Category.SELF_HARM, idempotency_key="key"
+        )
+        for _ in range(2)
+    ]
+    assert following is not None
+    assert again is not None
+    assert following.text == again.text == "two"
+    with pytest.raises(Conflict, match="decided already"):
+        await store.review.label_and_next(held.pick_id, reviewer="ben", category=None, idempotency_key="other")
+    batch = await store.review.batch()
+    assert batch is not None
+    assert (batch.labelled, batch.held) == (1, 1)
+    assert (
+        await store.review.label_and_next(following.pick_id, reviewer="ann", category=None, idempotency_key="2") is None
+    )
