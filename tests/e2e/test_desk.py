@@ -1,93 +1,29 @@
 """The desk in a real Chromium: a batch by keyboard alone, and 150 hostile texts that stay texts."""
 
-import asyncio
-import os
-import shutil
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
+from playwright.sync_api import expect
 from sqlalchemy import select
 
-from guard.passwords import hash_password
-from guard.settings import GuardSettings
-from guard.store import Store, open_store
+from guard.store import Store
 from guard.store.cycles import Picked
 from guard.store.pool import AUDIT
 from guard.store.rows import Label
-from guard.store.states import Role
 from guard.taxonomy import CATEGORIES, Category
+from tests.e2e.browser import Watched, in_store
 from tests.guard.store.scenes import add, arrival, learner, open_cycle, pooled
 from tests.hostile import HOSTILE
 from tests.served import ServedGuard
-from tests.toys import publish_toy
 
-PASSWORD: Final = "correct horse battery"
 BATCH: Final = 20
 EVERY: Final = 25  # of the hostile texts is loaded as a page of its own; the others come by htmx
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """A headless Chromium, where the machine has one."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("no Chromium on this machine: `apt install chromium` brings it")
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=arguments)
-        yield browser
-        browser.close()
-
-
-class Watched:
-    """A page of a browser, and all that went wrong on it.
-
-    Args:
-        context: Of the browser.
-    """
-
-    def __init__(self, context: BrowserContext) -> None:
-        self.page: Page = context.new_page()
-        self.wrong: list[str] = []
-        self.page.on("console", lambda message: self.wrong.append(message.text))  # refusals by CSP are said here too
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("dialog", self._dismiss)
-        self.page.on("popup", lambda _: self.wrong.append("popup"))
-        self.page.on("requestfailed", lambda request: self.wrong.append(f"failed: {request.url}"))
-
-    def _dismiss(self, dialog: Dialog) -> None:
-        self.wrong.append("dialog")
-        dialog.dismiss()
-
-
-@pytest.fixture
-def guard(tmp_path: Path) -> Iterator[ServedGuard]:
-    """A real guard on SQLite with an account for `ann`."""
-    served = ServedGuard(tmp_path)
-    publish_toy(served.exports)
-    _in_store(served, lambda store: store.reviewers.add("ann", Role.REVIEWER, hash_password(PASSWORD, name="ann")))
-    with served:
-        yield served
-
-
-def _in_store(guard: ServedGuard, work: Callable[[Store], Awaitable[object]]) -> None:
-    async def do() -> None:
-        settings = GuardSettings(data_dir=guard.data_dir, exports_dir=guard.exports.folder)
-        async with open_store(settings, create_keyring=True) as store:
-            await work(store)
-
-    with ThreadPoolExecutor(1) as elsewhere:  # Playwright's loop runs in this thread
-        elsewhere.submit(lambda: asyncio.run(do())).result()
-
-
-async def _fill(store: Store, texts: list[str], *, audits: int = 0) -> None:
+async def fill(store: Store, texts: list[str], *, audits: int = 0) -> None:
     """Open a batch; the first ones are audits, the third after them is covered."""
     arrivals = [replace(arrival(text), category=Category.LEGAL_ADVICE) for text in texts]
     arrivals[:audits] = [replace(a, reason=AUDIT) for a in arrivals[:audits]]
@@ -105,28 +41,10 @@ async def _fill(store: Store, texts: list[str], *, audits: int = 0) -> None:
     await store.cycles.fill(cycle.id, picks, fence=1, figures={})
 
 
-@pytest.fixture
-def desk(guard: ServedGuard, chromium: Browser) -> Iterator[Watched]:
-    """A page on which `ann` has logged in by keyboard."""
-    context = chromium.new_context(base_url=guard.base_url)
-    context.set_default_timeout(60_000)
-    watched = Watched(context)
-    watched.page.goto("/review")
-    expect(watched.page).to_have_title("Log in · Lifeguard")
-    watched.page.get_by_label("Name").focus()
-    watched.page.keyboard.type("ann")
-    watched.page.keyboard.press("Tab")
-    watched.page.keyboard.type(PASSWORD)
-    watched.page.keyboard.press("Enter")
-    expect(watched.page).to_have_title("Label · Lifeguard")
-    yield watched
-    context.close()
-
-
 def test_batch_by_keyboard(guard: ServedGuard, desk: Watched) -> None:
     """A batch of 20 is labelled by keyboard alone, with looking things up, undoing, flagging and passing on, as pressed."""
     texts = [f"message {number}" for number in range(BATCH)]
-    _in_store(guard, lambda store: _fill(store, texts, audits=2))
+    in_store(guard, lambda store: fill(store, texts, audits=2))
     page, press = desk.page, desk.page.keyboard.press
     page.reload()
     text, said = page.locator(".text"), page.locator("#said")
@@ -170,12 +88,12 @@ def test_batch_by_keyboard(guard: ServedGuard, desk: Watched) -> None:
             labels = [(x.reviewer, x.category, x.scores_shown) for x in await session.scalars(standing)]
         assert labels == [("ann", category, number > 1) for number, (_, category) in enumerate(expected)]
 
-    _in_store(guard, check)
+    in_store(guard, check)
 
 
 def test_pass_on_and_keys_off(guard: ServedGuard, desk: Watched) -> None:
     """A message is passed on unread by one key, and single keys can be switched off for good."""
-    _in_store(guard, lambda store: _fill(store, ["one", "two", "three"], audits=0))
+    in_store(guard, lambda store: fill(store, ["one", "two", "three"], audits=0))
     page, press = desk.page, desk.page.keyboard.press
     page.reload()
     press("p")
@@ -194,7 +112,7 @@ def test_pass_on_and_keys_off(guard: ServedGuard, desk: Watched) -> None:
 
 def test_hostile_texts(guard: ServedGuard, desk: Watched) -> None:
     """Of 150 hostile texts each stands in the page as it was sent, makes no element, and sets nothing off."""
-    _in_store(guard, lambda store: _fill(store, list(HOSTILE)))
+    in_store(guard, lambda store: fill(store, list(HOSTILE)))
     page = desk.page
     page.reload()
     requested: list[str] = []
