@@ -30,7 +30,9 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
         if npm is None:
             pytest.skip("no npm on this machine, which fetches axe-core: `apt install npm` brings it")
         folder = tmp_path_factory.mktemp("axe")
-        subprocess.run([npm, "pack", "--silent", f"axe-core@{AXE}"], cwd=folder, check=True, capture_output=True)
+        fetched = subprocess.run([npm, "pack", f"axe-core@{AXE}"], cwd=folder, check=False, capture_output=True)
+        if fetched.returncode:
+            pytest.skip("npm cannot fetch axe-core: it needs the npm registry once")
         with tarfile.open(next(folder.glob("*.tgz"))) as package:
             package.extractall(folder, filter="data")
         FOLDER.mkdir(parents=True, exist_ok=True)
