@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from guard.errors import NotFound
-from guard.review.door import DeskRequest, reviewing
+from guard.review.identity import DeskRequest, reviewing
 from guard.review.page import PROBLEMS, answer
 from guard.taxonomy import GUIDELINES, Category
 

@@ -9,7 +9,7 @@ from litestar import Controller, Response, get, post
 from litestar.datastructures import State
 
 from guard.errors import Conflict, InputError, NotFound
-from guard.review.door import DeskRequest, Form, caller_of, read_form, reviewing, session_of
+from guard.review.identity import DeskRequest, Form, caller_of, read_form, reviewing, session_of
 from guard.review.login import HOME
 from guard.review.page import PROBLEMS, answer, is_page, is_part, redirect
 from guard.review.why import typical_words, why

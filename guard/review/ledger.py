@@ -8,7 +8,7 @@ from litestar import Controller, Response, get
 from litestar.datastructures import State
 
 from guard.errors import InputError
-from guard.review.door import DeskRequest, reviewing
+from guard.review.identity import DeskRequest, reviewing
 from guard.review.page import PROBLEMS, answer
 from guard.review_schemas import MAX_ID
 from guard.store import Store

@@ -9,7 +9,7 @@ from litestar.datastructures import State
 
 from guard.errors import InputError, LifeguardError, NotAllowed, NotAuthenticated
 from guard.passwords import is_password
-from guard.review.door import (
+from guard.review.identity import (
     CSRF_FIELD,
     LOGIN,
     DeskRequest,

@@ -11,7 +11,7 @@ from litestar.exceptions import HTTPException
 
 from guard.errors import LifeguardError
 from guard.problems import HANDLERS
-from guard.review.door import LOGIN, DeskRequest, csrf_token, session_of
+from guard.review.identity import LOGIN, DeskRequest, csrf_token, session_of
 from guard.review.shown import shown
 from guard.store.states import Role
 from guard.taxonomy import CATEGORIES, GUIDELINES

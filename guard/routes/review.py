@@ -10,7 +10,7 @@ from litestar.params import JSONBody
 
 from guard.errors import NotFound
 from guard.problems import described
-from guard.review.door import DeskRequest, caller_of, reviewing
+from guard.review.identity import DeskRequest, caller_of, reviewing
 from guard.review_schemas import (
     BatchStatus,
     ContrastDecided,

@@ -45,13 +45,13 @@ def reviewing(role: Role = Role.REVIEWER) -> Guard:
 
 
 def caller_of(request: DeskRequest) -> Caller:
-    """Return who passed the door."""
+    """Return whoever was let in."""
     caller: Caller = request.scope["state"]["caller"]
     return caller
 
 
 def session_of(request: DeskRequest) -> OpenSession | None:
-    """Return the session of who passed the door; None when they came by a key, or sit at this machine without any."""
+    """Return the session of whoever was let in; None when they came by a key, or sit at this machine without any."""
     session: OpenSession | None = request.scope["state"].get("session")
     return session
 
