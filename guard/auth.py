@@ -27,7 +27,7 @@ _REACH: Final = {Role.CLIENT: {Role.CLIENT}, Role.REVIEWER: {Role.REVIEWER}, Rol
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request: a key by its name, or whoever sits at this machine."""
+    """Who makes a request: a key or a reviewer by its name, or whoever sits at this machine."""
 
     name: str
     role: Role
@@ -120,11 +120,25 @@ def requires(role: Role) -> Guard:
     async def check(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         access: Access = connection.app.state.access
         caller = access.caller(connection.headers)
-        if role not in _REACH[caller.role]:
-            raise NotAllowed(f"This needs a key with the role {role}; the key {caller.name!r} is a {caller.role}.")
+        admit(caller, role)
         connection.scope["state"]["caller"] = caller
 
     return check
+
+
+def admit(caller: Caller, role: Role) -> None:
+    """Let a caller pass where a role is needed.
+
+    Raises:
+        NotAllowed: Their role does not reach.
+    """
+    if role not in _REACH[caller.role]:
+        raise NotAllowed(f"This needs the role {role}; {caller.name!r} is a {caller.role}.")
+
+
+def has_key(headers: Headers) -> bool:
+    """Return whether a key is sent, be it a wrong one."""
+    return "x-api-key" in headers or "authorization" in headers
 
 
 def _local(headers: Headers) -> Caller:
@@ -134,8 +148,8 @@ def _local(headers: Headers) -> Caller:
     cross-site request: the origin does).
     """
     origin = headers.get("origin")
-    if not is_loopback(_host_name(headers.get("host", ""))) or (
-        origin is not None and not is_loopback(_host_name(origin.partition("://")[2]))
+    if not is_loopback(host_name(headers.get("host", ""))) or (
+        origin is not None and not is_loopback(host_name(origin.partition("://")[2]))
     ):
         raise NotAllowed("Without keys only requests to localhost are answered: use 127.0.0.1, or create a key.")
     return LOCAL
@@ -146,7 +160,8 @@ def _bearer(header: str) -> str:
     return value.strip() if scheme.lower() == "bearer" else ""
 
 
-def _host_name(header: str) -> str:
+def host_name(header: str) -> str:
+    """Return the name in a Host header, without the port."""
     if header.startswith("["):
         return header.partition("]")[0] + "]"
     return header.rpartition(":")[0] if ":" in header else header

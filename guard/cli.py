@@ -1,4 +1,4 @@
-"""`guard …`: serve, check, keys, keyring, models, erase. Wiring only; every command's work is done elsewhere."""
+"""`guard …`: serve, check, keys, reviewers, keyring, models, erase. Wiring only; each command's work is done elsewhere."""
 
 import asyncio
 import sys
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The guard: classify, review, operate.", no_args_is_help=True, pretty_exceptions_enable=False)
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
+reviewers = typer.Typer(help="Accounts of the people who review.", no_args_is_help=True)
 keyring = typer.Typer(help="The keys that seal the stored texts.", no_args_is_help=True)
 models = typer.Typer(help="Exported versions and the champion pointer.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+app.add_typer(reviewers, name="reviewers")
 app.add_typer(keyring, name="keyring")
 app.add_typer(models, name="models")
 
@@ -109,6 +111,55 @@ def revoke_key(name: str) -> None:
     """Revoke a key; a running guard refuses it within seconds."""
     _with_store(lambda store: store.keys.revoke(name))
     typer.echo(f"Revoked {name}.")
+
+
+@reviewers.command("add")
+def add_reviewer(
+    name: str,
+    *,
+    admin: Annotated[bool, typer.Option("--admin", help="May also do what clients and admins do.")] = False,
+) -> None:
+    """Make an account; the password is asked for, or read from the first line of standard input."""
+    password_hash = _new_password(name)
+    role = Role.ADMIN if admin else Role.REVIEWER
+    _with_store(lambda store: store.reviewers.add(name, role, password_hash))
+    typer.echo(f"Added {name}.")
+
+
+@reviewers.command("list")
+def list_reviewers() -> None:
+    """List the accounts."""
+    table = Table("name", "role", "created", "revoked")
+    for reviewer in _with_store(lambda store: store.reviewers.all()):
+        revoked = f"{reviewer.revoked_at:%Y-%m-%d %H:%M}" if reviewer.revoked_at else ""
+        table.add_row(reviewer.name, reviewer.role, f"{reviewer.created_at:%Y-%m-%d %H:%M}", revoked)
+    Console().print(table)
+
+
+@reviewers.command("revoke")
+def revoke_reviewer(name: str) -> None:
+    """Revoke an account for good and log it out; what it decided stays."""
+    _with_store(lambda store: store.reviewers.revoke(name))
+    typer.echo(f"Revoked {name}.")
+
+
+@reviewers.command("password")
+def reset_password(name: str) -> None:
+    """Give an account another password, asked for as by `add`, and log it out."""
+    password_hash = _new_password(name)
+    _with_store(lambda store: store.reviewers.set_password(name, password_hash))
+    typer.echo(f"{name} has another password.")
+
+
+def _new_password(name: str) -> str:
+    """Ask for a password, which never stands in an argument that others could read, and return its hash."""
+    from guard.passwords import hash_password
+
+    if sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    return hash_password(password, name=name)
 
 
 @keyring.command("create")

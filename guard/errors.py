@@ -14,7 +14,8 @@
     │   ├── NoModel
     │   ├── NoRoom
     │   ├── OutOfTime
-    │   └── StoreUnavailable
+    │   ├── StoreUnavailable
+    │   └── Throttled               429   too often from there
     ├── NotJudged                   502   a client's guard gave no verdict
     ├── BrokenExport                500   an export that must not serve
     └── BadConfiguration            500   a setting or a key that cannot work
@@ -129,6 +130,13 @@ class StoreUnavailable(Unavailable):
     """The database does not answer."""
 
     title = "Store unavailable"
+
+
+class Throttled(Unavailable):
+    """Somebody tried too often."""
+
+    status = 429
+    title = "Too many attempts"
 
 
 class NotJudged(LifeguardError):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from guard.store.review import Held
 from guard.store.states import ContrastState, ContrastVerdict, CycleState
 from guard.taxonomy import Category
 
@@ -21,6 +22,19 @@ class NextPick(msgspec.Struct, frozen=True):
     scores: dict[Category, float] | None
     model_version: str
     leased_until: datetime
+
+
+def next_pick(held: Held) -> NextPick:
+    """Return what a reviewer may see of a message they hold."""
+    return NextPick(
+        pick_id=held.pick_id,
+        cycle_id=held.cycle_id,
+        text=held.text,
+        reason={"audit": True} if held.audit else held.reason,
+        scores=None if held.audit else held.scores,
+        model_version=held.model_version,
+        leased_until=held.leased_until,
+    )
 
 
 class LabelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

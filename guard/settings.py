@@ -94,6 +94,14 @@ class GuardSettings(BaseSettings):
     review_lease_s: int = Field(
         600, ge=1, description="How long a reviewer holds a message before another may have it."
     )
+    session_idle_s: int = Field(
+        3600, ge=60, description="How long a reviewer stays logged in at the desk without doing anything."
+    )
+    session_max_s: int = Field(43_200, ge=60, description="How long a reviewer stays logged in at most.")
+    behind_proxy: bool = Field(
+        False,
+        description="A proxy stands before the guard and sets X-Forwarded-For: logins are counted by its last address.",
+    )
 
     actions: dict[Category, Action] = Field(
         default_factory=lambda: {c: g.action for c, g in GUIDELINES.items()},

@@ -6,7 +6,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # onnxruntime, scikit-learn and torch wait until a stage need
     from learner.cluster import Vectors
     from learner.dataset import Corpus
     from learner.gate import Judgement
+
+_NEIGHBOURS: Final = 2_000  # labelled messages that a pick is compared with: seconds to embed
 
 
 class Work:
@@ -57,6 +59,7 @@ class Work:
         """Embed the pool under the cycle's champion and choose the batch; return it with its figures."""
         from learner.embed import embed
         from learner.selection import ANCHORED, AUDIT, select, strategy
+        from learner.surroundings import surround
 
         bundle = await asyncio.to_thread(self._bundle, cycle.champion)
         pool = await embed(
@@ -81,6 +84,7 @@ class Work:
             fresh=frozenset(fresh),
             audit_share=self._settings.audit_share,
         )
+        picks = await asyncio.to_thread(surround, picks, pool, *await self._labelled(bundle))
         clusters = {pick.reason["cluster"] for pick in picks if "cluster" in pick.reason}
         offered = [id_ for id_ in pool.ids.tolist() if id_ in audits]
         return picks, {
@@ -131,15 +135,28 @@ class Work:
 
         await asyncio.to_thread(promote, self._exports, judgement, version, expected=expected, by="learner")
 
+    async def _labelled(self, bundle: "Bundle") -> "tuple[npt.NDArray[np.int64], Vectors]":
+        """Return ids and vectors of the messages labelled last, those of the latest frozen snapshot."""
+        texts = {row.message_id: row.text for row in await self._snapshot() if not row.variation}
+        latest = sorted(texts)[-_NEIGHBOURS:]
+        if not latest:
+            return np.empty(0, dtype=np.int64), np.empty((0, 0), dtype=np.float32)
+        _, vectors = await asyncio.to_thread(bundle.score, [texts[message_id] for message_id in latest])
+        return np.array(latest, dtype=np.int64), vectors
+
     async def _anchors(self, bundle: "Bundle") -> "tuple[Vectors, npt.NDArray[np.int_]]":
         """Return vectors and categories of all that is labelled: the corpus and the latest frozen snapshot."""
         labelled = [(example.text, example.category) for example in (await asyncio.to_thread(self._corpus)).train]
-        for cycle in await self._store.cycles.recent():
-            if snapshot := await self._store.variations.snapshot(cycle.id):
-                labelled += [(row.text, row.category) for row in snapshot if not row.variation]
-                break
+        labelled += [(row.text, row.category) for row in await self._snapshot() if not row.variation]
         _, vectors = await asyncio.to_thread(bundle.score, [text for text, _ in labelled])
         return vectors, np.array([CATEGORIES.index(category) for _, category in labelled])
+
+    async def _snapshot(self) -> list[LabelledText]:
+        """Return the latest frozen data set."""
+        for cycle in await self._store.cycles.recent():
+            if snapshot := await self._store.variations.snapshot(cycle.id):
+                return snapshot
+        return []
 
     # the following run in threads, imports included: torch takes seconds to load, and the lease must be renewed meanwhile
 

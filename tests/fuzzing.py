@@ -50,6 +50,11 @@ _PATHS: Final = (
     "//",
     "/%00",
     "/classify/%ff",
+    "/review/label",
+    "/review/label/flag",
+    "/review/login",
+    "/review/guideline/x",
+    "/review/ledger",
 )
 
 

@@ -131,11 +131,11 @@ class ServedGuard:
                     os.kill(pid, signal.SIGKILL)
             process.wait()
 
-    def run(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout_s: float = 60, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run `guard …` with the same settings."""
         command = [*COMMAND[:-1], *arguments]
         return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False
+            command, env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False, input=stdin
         )
 
     def _answers(self) -> bool:

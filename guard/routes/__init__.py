@@ -2,6 +2,10 @@
 
 from litestar.types import ControllerRouterHandler
 
+from guard.review.guideline import GuidelineController
+from guard.review.label import LabelController
+from guard.review.ledger import LedgerController
+from guard.review.login import LoginController
 from guard.routes.classify import classify
 from guard.routes.health import healthz, metrics, readyz
 from guard.routes.litellm import litellm_guardrail
@@ -18,4 +22,8 @@ ROUTES: list[ControllerRouterHandler] = [
     readyz,
     metrics,
     ReviewController,
+    LoginController,
+    LabelController,
+    GuidelineController,
+    LedgerController,
 ]

@@ -3,14 +3,14 @@
 from dataclasses import asdict
 from typing import Final
 
-from litestar import Controller, Request, Response, get, post
+from litestar import Controller, Response, get, post
 from litestar.datastructures import State
 from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody
 
-from guard.auth import Caller, requires
 from guard.errors import NotFound
 from guard.problems import described
+from guard.review.identity import DeskRequest, caller_of, reviewing
 from guard.review_schemas import (
     BatchStatus,
     ContrastDecided,
@@ -20,42 +20,32 @@ from guard.review_schemas import (
     LabelRequest,
     NextPick,
     Undone,
+    next_pick,
 )
 from guard.store import Store
-from guard.store.states import Role
 
 _NONE: Final = {204: ResponseSpec(None, description="No message waits", generate_examples=False)}
 
 
-def _reviewer(request: Request[None, None, State]) -> str:
-    caller: Caller = request.scope["state"]["caller"]
-    return caller.name
+def _reviewer(request: DeskRequest) -> str:
+    return caller_of(request).name
 
 
 class ReviewController(Controller):
-    """What a reviewer does; the key's name is the reviewer's."""
+    """What a reviewer does by a program; the key's name is the reviewer's. A session works too, with its CSRF token."""
 
     path = "/review"
-    guards = [requires(Role.REVIEWER)]  # noqa: RUF012 - Litestar's own way
+    guards = [reviewing()]  # noqa: RUF012 - Litestar's own way
     tags = ["review"]  # noqa: RUF012
 
     @post("/next", status_code=200, responses=_NONE | described(401, 403, 503), summary="Hold the next message")
-    async def next(self, request: Request[None, None, State], state: State) -> Response[NextPick | None]:
+    async def next(self, request: DeskRequest, state: State) -> Response[NextPick | None]:
         """Lease a message to the reviewer: the one they hold already, else the next. 204 when none waits."""
         store: Store = state.store
         held = await store.review.next(_reviewer(request))
         if held is None:
             return Response(None, status_code=204)
-        pick = NextPick(
-            pick_id=held.pick_id,
-            cycle_id=held.cycle_id,
-            text=held.text,
-            reason={"audit": True} if held.audit else held.reason,
-            scores=None if held.audit else held.scores,
-            model_version=held.model_version,
-            leased_until=held.leased_until,
-        )
-        return Response(pick, headers={"Cache-Control": "no-store"})
+        return Response(next_pick(held), headers={"Cache-Control": "no-store"})
 
     @post(
         "/labels",
@@ -63,7 +53,7 @@ class ReviewController(Controller):
         responses=described(400, 401, 403, 404, 408, 409, 413, 503),
         summary="Decide about a message",
     )
-    async def label(self, request: Request[None, None, State], data: JSONBody[LabelRequest], state: State) -> Labelled:
+    async def label(self, request: DeskRequest, data: JSONBody[LabelRequest], state: State) -> Labelled:
         """Record a category, or null for "can't tell". The answer means that the label is on disk."""
         store: Store = state.store
         label_id = await store.review.label(
@@ -74,7 +64,7 @@ class ReviewController(Controller):
     @post(
         "/undo", status_code=200, responses=described(401, 403, 404, 409, 503), summary="Take back the latest decision"
     )
-    async def undo(self, request: Request[None, None, State], state: State) -> Undone:
+    async def undo(self, request: DeskRequest, state: State) -> Undone:
         """Take back the reviewer's latest decision in the open batch and hold its message again."""
         store: Store = state.store
         return Undone(await store.review.undo(_reviewer(request)))
@@ -102,7 +92,7 @@ class ReviewController(Controller):
         summary="Decide about a contrast pair",
     )
     async def decide_contrast(
-        self, request: Request[None, None, State], data: JSONBody[ContrastRequest], state: State
+        self, request: DeskRequest, data: JSONBody[ContrastRequest], state: State
     ) -> ContrastDecided:
         """Record a verdict. The answer means that it is on disk; the same verdict again gives the same answer."""
         store: Store = state.store

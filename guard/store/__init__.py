@@ -3,8 +3,9 @@
     async with open_store(settings) as store:
         await store.pool.add(sightings)
 
-One noun a module: `pool` (messages), `review` (picks and labels), `cycles`, `variations`, `contrasts`, `entries` (verdicts
-and draws, as estimates need them), `figures` (the estimates), `keys`, `lease`.
+One noun a module: `pool` (messages), `review` (picks and labels), `marks`, `surroundings`, `cycles`, `variations`,
+`contrasts`, `entries` (verdicts and draws, as estimates need them), `figures` (the estimates), `keys`, `reviewers`,
+`sessions`, `ledger`, `lease`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -20,8 +21,13 @@ from guard.store.figures import Figures
 from guard.store.keyring import Keyring
 from guard.store.keys import Keys
 from guard.store.lease import Leases
+from guard.store.ledger import Ledger
+from guard.store.marks import Marks
 from guard.store.pool import Pool
 from guard.store.review import Review
+from guard.store.reviewers import Reviewers
+from guard.store.sessions import Sessions
+from guard.store.surroundings import Surroundings
 from guard.store.variations import Variations
 
 Clock = Callable[[], datetime]
@@ -40,22 +46,36 @@ class Store:
         keyring: Seals and opens the texts.
         clock: Tells the time; injected in tests.
         review_lease_s: Seconds for which a reviewer holds a message.
+        session_idle_s: Seconds without a request after which a reviewer is logged out.
+        session_max_s: Seconds after which a reviewer is logged out in any case.
     """
 
     def __init__(
-        self, database: Database, keyring: Keyring, *, clock: Clock = utc_now, review_lease_s: int = 600
+        self,
+        database: Database,
+        keyring: Keyring,
+        *,
+        clock: Clock = utc_now,
+        review_lease_s: int = 600,
+        session_idle_s: int = 3600,
+        session_max_s: int = 43_200,
     ) -> None:
         self.database = database
         self.keyring = keyring
         self.clock = clock
         self.pool = Pool(database, keyring, clock)
         self.review = Review(database, keyring, clock, lease_s=review_lease_s)
+        self.marks = Marks(database, clock)
+        self.surroundings = Surroundings(database, keyring)
         self.cycles = Cycles(database, clock)
         self.variations = Variations(database, keyring, clock)
         self.contrasts = Contrasts(database, keyring, clock)
         self.entries = Entries(database)
         self.figures = Figures(database, clock)
         self.keys = Keys(database, clock)
+        self.reviewers = Reviewers(database, clock)
+        self.sessions = Sessions(database, keyring, clock, idle_s=session_idle_s, max_s=session_max_s)
+        self.ledger = Ledger(database)
         self.leases = Leases(database, clock)
 
     async def rotate(self, keyring: Keyring, *, batch: int = 500) -> int:
@@ -88,7 +108,14 @@ async def open_store(
     database = Database(settings.store_url, timeout_s=timeout_s)
     try:
         await database.migrate()
-        store = Store(database, keyring, clock=clock, review_lease_s=settings.review_lease_s)
+        store = Store(
+            database,
+            keyring,
+            clock=clock,
+            review_lease_s=settings.review_lease_s,
+            session_idle_s=settings.session_idle_s,
+            session_max_s=settings.session_max_s,
+        )
         await store.pool.check_keyring()
         yield store
     finally:

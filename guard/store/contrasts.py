@@ -12,9 +12,10 @@ from guard.store.cycles import add_figures
 from guard.store.database import Database
 from guard.store.keyring import Keyring
 from guard.store.lease import LEARNER, check_fence
+from guard.store.ledger import enter
 from guard.store.pool import open_text
 from guard.store.rows import Contrast, Label, Message, Pick
-from guard.store.states import ContrastState, ContrastVerdict, PickState
+from guard.store.states import ContrastState, ContrastVerdict, Deed, PickState
 from guard.store.variations import Seed, open_sealed
 from guard.taxonomy import Category
 
@@ -168,7 +169,10 @@ class Contrasts:
             if contrast is None:
                 raise NotFound(f"There is no contrast pair {contrast_id}: its message may have been erased.")
             if contrast.state is ContrastState.PROPOSED:
-                contrast.state, contrast.reviewer, contrast.decided_at = state, reviewer, self._clock()
+                now = self._clock()
+                contrast.state, contrast.reviewer, contrast.decided_at = state, reviewer, now
+                subject = f"contrast {contrast_id}"
+                enter(session, Deed.CONTRAST_DECIDED, at=now, actor=reviewer, subject=subject, verdict=verdict)
             elif (contrast.state, contrast.reviewer) != (state, reviewer):
                 raise Conflict(f"Contrast pair {contrast_id} is {contrast.state} already.")
             return state

@@ -182,6 +182,10 @@ class Keyring:
         """Return the keyed hash that stands for a user."""
         return self._digest(b"user", user).hex()
 
+    def subject(self, kind: str, value: str) -> bytes:
+        """Return the 32-byte keyed hash that stands for who tries to log in: a name, an address, or both."""
+        return self._digest(b"login " + kind.encode(), value)
+
     def _digest(self, purpose: bytes, value: str) -> bytes:
         return hmac.digest(self._index_key, purpose + b"\x00" + _encode(value), hashlib.sha256)
 

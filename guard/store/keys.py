@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.exc import IntegrityError
 
 from guard.errors import Conflict, InputError, NotFound
 from guard.store.database import Database
-from guard.store.rows import Key
-from guard.store.states import Role
+from guard.store.ledger import CLI, enter
+from guard.store.rows import Key, Reviewer
+from guard.store.states import Deed, Role
 
 PREFIX: Final = "lg_"
 NAME_CHARS: Final = 64
@@ -35,14 +36,17 @@ class Keys:
 
         Raises:
             InputError: The name is empty, too long or not printable.
-            Conflict: The name is taken, perhaps by a revoked key.
+            Conflict: The name is taken, by a key or by a reviewer's account, perhaps a revoked one.
         """
         if not name.strip() or len(name) > NAME_CHARS or not name.isprintable():
             raise InputError(f"A key's name has 1 to {NAME_CHARS} printable characters.")
-        secret = PREFIX + secrets.token_urlsafe(32)
+        secret, now = PREFIX + secrets.token_urlsafe(32), self._clock()
         try:
             async with self._database.write() as session:
-                session.add(Key(name=name, role=role, digest=digest(secret), created_at=self._clock(), revoked_at=None))
+                if await session.scalar(select(exists().where(Reviewer.name == name))):
+                    raise Conflict(f"There is a reviewer named {name!r} already: choose another name.")
+                session.add(Key(name=name, role=role, digest=digest(secret), created_at=now, revoked_at=None))
+                enter(session, Deed.KEY_CREATED, at=now, actor=CLI, subject=f"key {name}", role=role.value)
         except IntegrityError:
             raise Conflict(f"There is a key named {name!r} already: choose another name.") from None
         return secret
@@ -63,3 +67,4 @@ class Keys:
             if key is None:
                 raise NotFound(f"There is no key in force named {name!r}; `guard keys list` shows them.")
             key.revoked_at = self._clock()
+            enter(session, Deed.KEY_REVOKED, at=key.revoked_at, actor=CLI, subject=f"key {name}")

@@ -12,8 +12,9 @@ from guard.errors import BadConfiguration
 from guard.store.database import Database
 from guard.store.entries import record
 from guard.store.keyring import Keyring
+from guard.store.ledger import CLI, enter
 from guard.store.rows import Erasure, Message, Sighting
-from guard.store.states import MessageState
+from guard.store.states import Deed, MessageState
 from guard.taxonomy import Category
 
 UNCERTAIN: Final = "uncertain"
@@ -200,10 +201,13 @@ class Pool:
         theirs = exists().where(Sighting.message_id == Message.id, Sighting.user_hash == user_hash)
         shared = exists().where(Sighting.message_id == Message.id, Sighting.user_hash != user_hash)
         async with self._database.write() as session:
-            await session.merge(Erasure(user_hash=user_hash, erased_at=self._clock()))
+            now = self._clock()
+            await session.merge(Erasure(user_hash=user_hash, erased_at=now))
             doomed = await session.execute(delete(Message).where(theirs, ~shared, ~Message.anonymous))
             await session.execute(delete(Sighting).where(Sighting.user_hash == user_hash))
-            return cast("CursorResult[Any]", doomed).rowcount
+            count = cast("CursorResult[Any]", doomed).rowcount
+            enter(session, Deed.USER_ERASED, at=now, actor=CLI, messages=count)
+            return count
 
     async def expire(self, *, retention: timedelta, labelled_retention: timedelta) -> int:
         """Delete messages past their retention and return how many there were; what is being labelled stays.

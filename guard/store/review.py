@@ -3,33 +3,40 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Select, case, func, or_, select
+from sqlalchemy import Select, case, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from guard.errors import Conflict, NotFound
 from guard.store.database import Database
 from guard.store.keyring import Keyring
+from guard.store.ledger import enter
 from guard.store.pool import AUDIT, move, open_text
-from guard.store.rows import Cycle, Label, Message, Pick
-from guard.store.states import CycleState, MessageState, PickState
+from guard.store.rows import Cycle, Label, Message, Pick, PickMark
+from guard.store.states import CycleState, Deed, Mark, MessageState, PickState
 from guard.taxonomy import CATEGORIES, Category
 
+UNDOABLE: Final = 10  # messages back, as long as they are in the open batch
 _S = TypeVar("_S", bound=Select[Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A pick leased to a reviewer, opened; `audit` when it came by the audit stream, whose labels must not be swayed."""
+    """A pick leased to a reviewer, opened; `audit` when it came by the audit stream, whose labels must not be swayed.
+
+    `category` is the verdict that let it in, `flagged` whether this reviewer flagged it.
+    """
 
     pick_id: int
     cycle_id: int
     text: str
     reason: dict[str, Any]
+    category: Category
     scores: dict[Category, float]
     model_version: str
     audit: bool
+    flagged: bool
     leased_until: datetime
 
 
@@ -63,37 +70,12 @@ class Review:
         self._lease = timedelta(seconds=lease_s)
 
     async def next(self, reviewer: str) -> Held | None:
-        """Lease the next pick to a reviewer: the one they took last and still hold, else the first that nobody holds."""
-        now = self._clock()
-        mine = Pick.leased_by == reviewer
-        held_until = case((mine & (Pick.leased_until > now), Pick.leased_until))
+        """Lease the next pick to a reviewer: the one they took last and still hold, else the first that nobody holds.
+
+        What they have handed on is for others.
+        """
         async with self._database.write() as session:
-            found = (
-                await session.execute(
-                    _labelling(select(Pick, Message))
-                    .join(Message, Message.id == Pick.message_id)
-                    .where(
-                        Pick.state == PickState.WAITING,
-                        or_(Pick.leased_until.is_(None), Pick.leased_until <= now, mine),
-                    )
-                    .order_by(held_until.desc().nulls_last(), Pick.position)
-                    .limit(1)
-                )
-            ).first()
-            if found is None:
-                return None
-            pick, message = found
-            pick.leased_by, pick.leased_until = reviewer, now + self._lease
-            return Held(
-                pick_id=pick.id,
-                cycle_id=pick.cycle_id,
-                text=open_text(self._keyring, message),
-                reason=pick.reason,
-                scores=dict(zip(CATEGORIES, message.scores, strict=True)),
-                model_version=message.model_version,
-                audit=message.reason == AUDIT,
-                leased_until=pick.leased_until,
-            )
+            return await self._next(session, reviewer, self._clock())
 
     async def label(
         self, pick_id: int, *, reviewer: str, category: Category | None, idempotency_key: str | None = None
@@ -108,59 +90,34 @@ class Review:
             Conflict: It is decided already, held by someone else, the batch is closed, or the idempotency key stands for
                 another label or one that was undone.
         """
-        now = self._clock()
         async with self._database.write() as session:
-            if idempotency_key is not None:
-                known = await session.scalar(select(Label).where(Label.idempotency_key == idempotency_key))
-                if known is not None:
-                    if (known.pick_id, known.reviewer, known.category) != (pick_id, reviewer, category):
-                        raise Conflict("This idempotency key was used for another label: send a new one.")
-                    if known.undone_at is not None:
-                        raise Conflict(
-                            "The label with this idempotency key was undone: send a new one to decide again."
-                        )
-                    return known.id
-            pick = await session.get(Pick, pick_id)
-            if pick is None:
-                raise NotFound(f"There is no pick {pick_id}: its message may have been erased. Ask for the next one.")
-            cycle = await _open_cycle(session, pick.cycle_id)
-            if pick.state is not PickState.WAITING:
-                raise Conflict(f"Pick {pick_id} is decided already: undo that label first.")
-            if pick.leased_by != reviewer and pick.leased_until is not None and pick.leased_until > now:
-                raise Conflict(f"Pick {pick_id} is held by another reviewer until {pick.leased_until:%H:%M:%S} UTC.")
-            label = Label(
-                pick_id=pick_id,
-                message_id=pick.message_id,
-                reviewer=reviewer,
-                category=category,
-                decided_at=now,
-                undone_at=None,
-                idempotency_key=idempotency_key,
-            )
-            session.add(label)
-            pick.state = PickState.UNCLEAR if category is None else PickState.LABELLED
-            pick.leased_by = pick.leased_until = None
-            cycle.labels_spent += 1
-            await move(session, [pick.message_id], MessageState.UNCLEAR if category is None else MessageState.LABELLED)
-            await session.flush()
-            return label.id
+            return await self._label(session, pick_id, reviewer, category, idempotency_key)
+
+    async def label_and_next(
+        self, pick_id: int, *, reviewer: str, category: Category | None, idempotency_key: str
+    ) -> Held | None:
+        """Record a decision as `label` does and lease the next pick as `next` does, in one transaction: one wait for the disk.
+
+        Raises:
+            NotFound, Conflict: As `label` does; nothing is leased then.
+        """
+        async with self._database.write() as session:
+            await self._label(session, pick_id, reviewer, category, idempotency_key)
+            return await self._next(session, reviewer, self._clock())
 
     async def undo(self, reviewer: str) -> int:
         """Take back the reviewer's latest decision in the open batch, hold its pick again, and return the pick's id.
+
+        Again and again, as far back as the last `UNDOABLE` messages they decided about.
 
         Raises:
             NotFound: There is nothing to undo.
         """
         now = self._clock()
         async with self._database.write() as session:
-            label = await session.scalar(
-                _labelling(select(Label).join(Pick, Pick.id == Label.pick_id))
-                .where(Label.reviewer == reviewer, Label.undone_at.is_(None))
-                .order_by(Label.id.desc())
-                .limit(1)
-            )
+            label = await session.scalar(_undoable(select(Label), reviewer).order_by(Label.id.desc()).limit(1))
             if label is None:
-                raise NotFound("There is no decision of yours to undo in the open batch.")
+                raise NotFound(f"There is no decision of yours to undo among your last {UNDOABLE} of the open batch.")
             pick = await session.get_one(Pick, label.pick_id)
             cycle = await _open_cycle(session, pick.cycle_id)
             label.undone_at = now
@@ -168,7 +125,13 @@ class Review:
             pick.leased_by, pick.leased_until = reviewer, now + self._lease
             cycle.labels_spent -= 1
             await move(session, [pick.message_id], MessageState.PICKED)
+            enter(session, Deed.UNDONE, at=now, actor=reviewer, subject=f"pick {pick.id}", label=label.id)
             return pick.id
+
+    async def undoable(self, reviewer: str) -> int:
+        """Return how many decisions of the reviewer can still be undone."""
+        async with self._database.read() as session:
+            return int(await session.scalar(_undoable(select(func.count(Label.id)), reviewer)) or 0)
 
     async def batch(self) -> Batch | None:
         """Return how far the latest cycle's batch is; None before the first cycle."""
@@ -202,6 +165,118 @@ class Review:
                 select(Label.category, func.count()).where(Label.undone_at.is_(None)).group_by(Label.category)
             )
             return {category: number for category, number in rows}
+
+    async def _next(self, session: AsyncSession, reviewer: str, now: datetime) -> Held | None:
+        flagged, handed_on = (
+            exists().where(PickMark.pick_id == Pick.id, PickMark.reviewer == reviewer, PickMark.mark == mark)
+            for mark in (Mark.FLAGGED, Mark.HANDED_ON)
+        )
+        mine = Pick.leased_by == reviewer
+        held_until = case((mine & (Pick.leased_until > now), Pick.leased_until))
+        found = (
+            await session.execute(
+                _labelling(select(Pick, Message, flagged))
+                .join(Message, Message.id == Pick.message_id)
+                .where(
+                    Pick.state == PickState.WAITING,
+                    ~handed_on,
+                    or_(Pick.leased_until.is_(None), Pick.leased_until <= now, mine),
+                )
+                .order_by(held_until.desc().nulls_last(), Pick.position)
+                .limit(1)
+            )
+        ).first()
+        if found is None:
+            return None
+        pick, message, is_flagged = found
+        pick.leased_by, pick.leased_until = reviewer, now + self._lease
+        return Held(
+            pick_id=pick.id,
+            cycle_id=pick.cycle_id,
+            text=open_text(self._keyring, message),
+            reason=pick.reason,
+            category=message.category,
+            scores=dict(zip(CATEGORIES, message.scores, strict=True)),
+            model_version=message.model_version,
+            audit=message.reason == AUDIT,
+            flagged=is_flagged,
+            leased_until=pick.leased_until,
+        )
+
+    async def _label(
+        self, session: AsyncSession, pick_id: int, reviewer: str, category: Category | None, idempotency_key: str | None
+    ) -> int:
+        now = self._clock()
+        if idempotency_key is not None:
+            known = await session.scalar(select(Label).where(Label.idempotency_key == idempotency_key))
+            if known is not None:
+                if (known.pick_id, known.reviewer, known.category) != (pick_id, reviewer, category):
+                    raise Conflict("This idempotency key was used for another label: send a new one.")
+                if known.undone_at is not None:
+                    raise Conflict("The label with this idempotency key was undone: send a new one to decide again.")
+                return known.id
+        pick, cycle = await undecided(session, pick_id, reviewer=reviewer, now=now)
+        message = await session.get_one(Message, pick.message_id)
+        label = Label(
+            pick_id=pick_id,
+            message_id=pick.message_id,
+            reviewer=reviewer,
+            category=category,
+            decided_at=now,
+            undone_at=None,
+            idempotency_key=idempotency_key,
+            scores_shown=message.reason != AUDIT,  # what `next` hands out is shown, but of an audit it is held back
+        )
+        session.add(label)
+        pick.state = PickState.UNCLEAR if category is None else PickState.LABELLED
+        pick.leased_by = pick.leased_until = None
+        cycle.labels_spent += 1
+        message.state = MessageState.UNCLEAR if category is None else MessageState.LABELLED
+        await session.flush()
+        enter(
+            session,
+            Deed.LABELLED,
+            at=now,
+            actor=reviewer,
+            subject=f"pick {pick_id}",
+            label=label.id,
+            category=category,
+            scores_shown=label.scores_shown,
+        )
+        return label.id
+
+
+async def undecided(session: AsyncSession, pick_id: int, *, reviewer: str, now: datetime) -> tuple[Pick, Cycle]:
+    """Return a pick that waits for a decision of this reviewer, and its cycle, within the caller's transaction.
+
+    Raises:
+        NotFound: There is no such pick, or its message was erased.
+        Conflict: It is decided already, held by someone else, or the batch is closed.
+    """
+    pick = await session.get(Pick, pick_id)
+    if pick is None:
+        raise NotFound(f"There is no pick {pick_id}: its message may have been erased. Ask for the next one.")
+    cycle = await _open_cycle(session, pick.cycle_id)
+    if pick.state is not PickState.WAITING:
+        raise Conflict(f"Pick {pick_id} is decided already: undo that label first.")
+    if pick.leased_by != reviewer and pick.leased_until is not None and pick.leased_until > now:
+        raise Conflict(f"Pick {pick_id} is held by another reviewer until {pick.leased_until:%H:%M:%S} UTC.")
+    return pick, cycle
+
+
+def _undoable(query: _S, reviewer: str) -> _S:
+    """Return the reviewer's standing labels on the messages they decided about last."""
+    latest = (
+        _labelling(select(Label.pick_id).join(Pick, Pick.id == Label.pick_id))
+        .where(Label.reviewer == reviewer)
+        .group_by(Label.pick_id)
+        .order_by(func.max(Label.id).desc())
+        .limit(UNDOABLE)
+        .subquery()
+    )
+    return query.join(latest, latest.c.pick_id == Label.pick_id).where(
+        Label.reviewer == reviewer, Label.undone_at.is_(None)
+    )
 
 
 def _labelling(query: _S) -> _S:

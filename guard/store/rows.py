@@ -8,7 +8,7 @@ from advanced_alchemy.types import BigIntIdentity, DateTimeUTC
 from sqlalchemy import JSON, Enum, ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from guard.store.states import ContrastState, CycleState, MessageState, PickState, Role
+from guard.store.states import ContrastState, CycleState, Deed, Mark, MessageState, PickState, Role
 from guard.taxonomy import Category
 
 
@@ -43,6 +43,8 @@ class Row(DeclarativeBase):
         Category: _enum(Category, 32),
         ContrastState: _enum(ContrastState, 16),
         CycleState: _enum(CycleState, 16),
+        Deed: _enum(Deed, 32),
+        Mark: _enum(Mark, 16),
         MessageState: _enum(MessageState, 16),
         PickState: _enum(PickState, 16),
         Role: _enum(Role, 16),
@@ -176,8 +178,22 @@ class Pick(Row):
     contrasted_at: Mapped[datetime | None]
 
 
+class PickMark(Row):
+    """That a reviewer flagged a pick or handed it on."""
+
+    __tablename__ = "pick_mark"
+
+    pick_id: Mapped[int] = mapped_column(ForeignKey("pick.id", ondelete="CASCADE"), primary_key=True)
+    reviewer: Mapped[str] = mapped_column(String(64), primary_key=True)
+    mark: Mapped[Mark] = mapped_column(primary_key=True)
+    marked_at: Mapped[datetime]
+
+
 class Label(Row):
-    """A person's decision about a pick; `category` is None for "can't tell"."""
+    """A person's decision about a pick; `category` is None for "can't tell".
+
+    `scores_shown` tells whether the model's scores were before them; None where nobody knows.
+    """
 
     __tablename__ = "label"
     __table_args__ = (Index(None, "pick_id"), Index(None, "reviewer", "decided_at"))
@@ -190,6 +206,7 @@ class Label(Row):
     decided_at: Mapped[datetime]
     undone_at: Mapped[datetime | None]
     idempotency_key: Mapped[str | None] = mapped_column(String(64), unique=True)
+    scores_shown: Mapped[bool | None]
 
 
 class Variation(Row):
@@ -259,6 +276,56 @@ class Key(Row):
     digest: Mapped[bytes] = mapped_column(unique=True)
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+
+
+class Reviewer(Row):
+    """A person's account: the argon2 hash of the password, never itself."""
+
+    __tablename__ = "reviewer"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    role: Mapped[Role]
+    password_hash: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
+class DeskSession(Row):
+    """A reviewer who is logged in: the digest of the cookie's token. `hard_texts` counts the distressing ones decided."""
+
+    __tablename__ = "desk_session"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    reviewer_id: Mapped[int] = mapped_column(ForeignKey("reviewer.id", ondelete="CASCADE"), index=True)
+    opened_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    hard_texts: Mapped[int]
+
+
+class LoginAttempt(Row):
+    """That a login was tried; `subject` is the keyed hash of a name, of an address, or of both."""
+
+    __tablename__ = "login_attempt"
+    __table_args__ = (Index(None, "subject", "tried_at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    subject: Mapped[bytes]
+    tried_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class LedgerLine(Row):
+    """A line of the ledger: who did what, when. Never a text; the database refuses to change or delete one."""
+
+    __tablename__ = "ledger"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    done_at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(String(64), index=True)
+    deed: Mapped[Deed]
+    subject: Mapped[str | None] = mapped_column(String(96))
+    detail: Mapped[dict[str, Any]]
 
 
 class Lease(Row):

@@ -62,8 +62,35 @@ class CycleState(StrEnum):
 
 
 class Role(StrEnum):
-    """What a key may do; each role may do what those before it may not, and admin may do everything."""
+    """What a key or an account may do; each role may do what those before it may not, and admin may do everything."""
 
     CLIENT = "client"
     REVIEWER = "reviewer"
     ADMIN = "admin"
+
+
+class Mark(StrEnum):
+    """What a reviewer may put on a pick beside a label: look again, or somebody else should decide."""
+
+    FLAGGED = "flagged"
+    HANDED_ON = "handed-on"
+
+
+class Deed(StrEnum):
+    """What people do that the ledger keeps."""
+
+    LABELLED = "labelled"
+    UNDONE = "undone"
+    FLAGGED = "flagged"
+    UNFLAGGED = "unflagged"
+    HANDED_ON = "handed-on"
+    CONTRAST_DECIDED = "contrast-decided"
+    LOGGED_IN = "logged-in"
+    LOGIN_REFUSED = "login-refused"
+    LOGGED_OUT = "logged-out"
+    REVIEWER_ADDED = "reviewer-added"
+    REVIEWER_REVOKED = "reviewer-revoked"
+    PASSWORD_SET = "password-set"  # noqa: S105 - no password
+    KEY_CREATED = "key-created"
+    KEY_REVOKED = "key-revoked"
+    USER_ERASED = "user-erased"

@@ -27,6 +27,21 @@ OPERATIONS = {
     ("/review/contrasts", "get"): {200},
     ("/review/contrasts", "post"): {200},
 }
+# for people: each says what it takes by its form, and its JSON twin is in docs/desk.md
+PAGES = {
+    ("/review", "get"),
+    ("/review/login", "get"),
+    ("/review/login", "post"),
+    ("/review/logout", "post"),
+    ("/review/label", "get"),
+    ("/review/label", "post"),
+    ("/review/label/undo", "post"),
+    ("/review/label/flag", "post"),
+    ("/review/label/pass", "post"),
+    ("/review/guideline", "get"),
+    ("/review/ledger", "get"),
+    ("/review/guideline/{category:str}", "get"),
+}
 PROBLEMS = {
     ("/classify", "post"): {400, 401, 403, 408, 413, 503},
     ("/v1/moderations", "post"): {400, 401, 403, 408, 413, 503},
@@ -72,7 +87,7 @@ async def test_script_asks_for_our_document(resident: Running) -> None:
 
 
 async def test_every_route_is_described(resident: Running, schema: dict[str, Any]) -> None:
-    """The document describes every route that the application has, and no other."""
+    """The document describes every route that the application has but the desk's pages, and no other."""
     described = {(path, method) for path, item in schema["paths"].items() for method in item}
     routes = {
         (route.path, method.lower())
@@ -80,7 +95,8 @@ async def test_every_route_is_described(resident: Running, schema: dict[str, Any
         for method in getattr(route, "methods", ())
         if method != "OPTIONS" and not route.path.startswith(("/docs", "/static"))
     }
-    assert described == routes == OPERATIONS.keys()
+    assert described == OPERATIONS.keys()
+    assert routes == described | PAGES
 
 
 async def test_every_answer_is_described(schema: dict[str, Any]) -> None:

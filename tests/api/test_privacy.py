@@ -87,6 +87,13 @@ def _send_everything(guard: ServedGuard, canary: Canaries) -> str:
     with httpx.Client(base_url=guard.base_url) as client:
         for body in _bodies(canary):
             answers += [client.post(path, content=body) for path in ("/classify", "/review/labels")]
+        for path in ("/review/login", "/review/label", "/review/label/flag", "/review/label/pass", "/review/logout"):
+            for accept in ("text/html", "application/json"):
+                fields = ("name", "password", "category", "pick_id", "key", "csrf", canary())
+                form = {field: canary() for field in fields}
+                answers.append(client.post(path, data=form, headers={"accept": accept}))
+                answers.append(client.post(path, data={**form, "pick_id": "1"}, headers={"accept": accept}))
+                answers.append(client.get(f"{path}?{canary()}", headers={"accept": accept}))
         for header in (
             "authorization", "x-api-key", "user-agent", "referer", "cookie", "x-forwarded-for", "x-request-id",
             "traceparent", "content-type", "accept", "host", "origin", "x-" + canary(),
@@ -127,6 +134,7 @@ def test_canaries(tmp_path: Path, *, keyed: bool) -> None:
     publish_toy(guard.exports)
     if keyed:
         assert guard.run("keys", "create", "bot").returncode == 0
+        assert guard.run("reviewers", "add", "ann", stdin="correct horse").returncode == 0
     canary = Canaries()
     with guard:
         answers = _send_everything(guard, canary)

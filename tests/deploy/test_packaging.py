@@ -120,6 +120,16 @@ def test_commands_exist(project: dict[str, Any]) -> None:
         assert all(callable(e.load()) for e in metadata.entry_points(group="console_scripts", name=command))
 
 
+def test_every_file_of_the_guard_is_packaged() -> None:
+    """Pages, styles, scripts, their licences and the guideline come with the package, as every file that is no module."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["guard"]
+    folder = ROOT / "guard"
+    packaged = {file for pattern in settings for file in folder.glob(pattern)}
+    files = {file for file in folder.rglob("*") if file.is_file() and file.suffix not in {".py", ".pyc"}}
+    assert files - packaged == set()
+    assert {"GUIDELINES.md", "_label.html", "desk.css", "htmx.min.js", "htmx.LICENSE.txt"} <= {f.name for f in packaged}
+
+
 def test_licence_is_the_one_declared(project: dict[str, Any]) -> None:
     """The licence file is the text of the licence that the package declares."""
     text = (ROOT / "LICENSE").read_text()

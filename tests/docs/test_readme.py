@@ -1,4 +1,4 @@
-"""README.md, docs/clients.md and docs/monitoring.md do what they say: their commands parse, their requests are taken, their answers are the ones given."""
+"""README.md and what it leads to do what they say: commands parse, requests are taken, answers are the ones given."""
 
 import argparse
 import json
@@ -27,7 +27,8 @@ from tests.deploy.test_dockerfile import read_stages
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = (ROOT / "README.md").read_text()
-PAGES: Final = README + "".join((ROOT / "docs" / f"{page}.md").read_text() for page in ("clients", "monitoring"))
+_PAGES: Final = ("clients", "monitoring", "desk")
+PAGES: Final = README + "".join((ROOT / "docs" / f"{page}.md").read_text() for page in _PAGES)
 FIRST_SCREEN: Final = README.partition("\n## ")[0]
 ADDRESS: Final = "http://127.0.0.1:8000"
 _BODIES: Final[dict[str, type[msgspec.Struct]]] = {"/classify": ClassifyRequest, "/review/labels": LabelRequest}
@@ -148,7 +149,7 @@ def test_commands_parse() -> None:
             continue
         commands.check(list(takewhile(lambda word: word not in {"<", ">"}, words)))
         checked.add(" ".join(words[:2]))
-    assert {"guard check", "guard keys", "guard models", "guard erase", "guard keyring"} <= checked
+    assert {"guard check", "guard keys", "guard reviewers", "guard models", "guard erase", "guard keyring"} <= checked
 
 
 def test_inline_commands_parse() -> None:

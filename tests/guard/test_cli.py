@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from guard import cli
 from guard.errors import LifeguardError
 from guard.exports import Exports
+from guard.passwords import is_password
 from guard.settings import GuardSettings
 from guard.store import Store, open_store
 from guard.store.keys import digest
@@ -31,8 +32,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("GUARD_EXPORTS_DIR", str(tmp_path / "exports"))
     monkeypatch.setenv("COLUMNS", "200")
 
-    def invoke(*arguments: str) -> Result:
-        return CliRunner().invoke(cli.app, list(arguments))
+    def invoke(*arguments: str, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(cli.app, list(arguments), input=stdin)
 
     return invoke
 
@@ -73,7 +74,7 @@ def test_help_names_every_command(run: Run) -> None:
     """The help lists every command, each with what it does."""
     result = run("--help")
     assert result.exit_code == 0
-    assert all(name in result.output for name in ("serve", "check", "erase", "keys", "keyring", "models"))
+    assert all(name in result.output for name in ("serve", "check", "erase", "keys", "reviewers", "keyring", "models"))
 
 
 # keys
@@ -272,3 +273,34 @@ def test_our_errors_only(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Exports, "champion", lambda _: fail(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         cli.main()
+
+
+# reviewers
+
+
+def test_reviewers(run: Run) -> None:
+    """An account is made with a password from standard input, listed without it, given another one, and revoked."""
+    assert run("reviewers", "add", "ann", stdin="correct horse\n").output == "Added ann.\n"
+    assert run("reviewers", "add", "ben", "--admin", stdin="battery staple").output == "Added ben.\n"
+    listed = run("reviewers", "list").output
+    assert all(word in listed for word in ("ann", "reviewer", "ben", "admin"))
+    assert "argon2" not in listed
+    ann, ben = _with_store(lambda store: store.reviewers.all())
+    assert (ann.role, ben.role) == (Role.REVIEWER, Role.ADMIN)
+    assert is_password("correct horse", ann.password_hash)
+    assert is_password("battery staple", ben.password_hash)
+    assert run("reviewers", "password", "ann", stdin="another password\n").output == "ann has another password.\n"
+    assert run("reviewers", "revoke", "ben").output == "Revoked ben.\n"
+    ann, ben = _with_store(lambda store: store.reviewers.all())
+    assert is_password("another password", ann.password_hash)
+    assert ben.revoked_at is not None
+
+
+def test_reviewer_without_a_password(run: Run) -> None:
+    """Without a password nothing is made, and no password stands among the arguments."""
+    for stdin in ("", "\n", "short\n"):
+        result = run("reviewers", "add", "ann", stdin=stdin)
+        assert isinstance(result.exception, LifeguardError)
+        assert "12 to 256 characters" in str(result.exception)
+    assert _with_store(lambda store: store.reviewers.all()) == []
+    assert run("reviewers", "add", "ann", "--password", "correct horse").exit_code == 2
