@@ -24,9 +24,9 @@ from tests.toys import publish_toy
 PASSWORD: Final = "correct horse battery"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A headless Chromium, where the machine has one."""
+    """A headless Chromium, where the machine has one; of a module, since Playwright's loop fills the thread meanwhile."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         pytest.skip("no Chromium on this machine: `apt install chromium` brings it")
