@@ -16,8 +16,8 @@ exact limits. What matters for rare errors: with none observed the upper limit i
 as those that make up the rate's denominator, so a thin audit of much traffic is never taken for certainty. w* is Σ w² q /
 Σ w q over the denominator, the mean weight that a verdict of the traffic has there. Fay and Feuer take the greatest,
 which is never too short, and too long by far where weights are as skewed as those of picks: in `benchmarks.estimates`
-it holds the truth 97.6 to 99.8 times in a hundred, this one 94.3 to 99.1 and is up to twice as short; the root mean
-square (nearest to Tiwari, Clegg and Zou 2006) 93.0 to 98.7.
+it holds the truth up to 99.8 times in a hundred, this one 93.5 to 99.2 and is up to twice as short; with the root mean
+square (nearest to Tiwari, Clegg and Zou 2006) it would be 1 to 2 less.
 
 **Disagreement.** q enters as it is: the truth is what reviewers would say on average, a message about which they are
 divided counts for each category with its share of the votes. Σ w² q² holds the scatter of the votes, for they are drawn
