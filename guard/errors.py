@@ -14,7 +14,8 @@
     │   ├── NoModel
     │   ├── NoRoom
     │   ├── OutOfTime
-    │   └── StoreUnavailable
+    │   ├── StoreUnavailable
+    │   └── TooMany             429   the caller has had its share
     ├── NotJudged                   502   a client's guard gave no verdict
     ├── BrokenExport                500   an export that must not serve
     └── BadConfiguration            500   a setting or a key that cannot work
@@ -129,6 +130,13 @@ class StoreUnavailable(Unavailable):
     """The database does not answer."""
 
     title = "Store unavailable"
+
+
+class TooMany(Unavailable):
+    """The caller, or the user it speaks for, has done this as often as they may for now."""
+
+    status = 429
+    title = "Too many"
 
 
 class NotJudged(LifeguardError):

@@ -38,6 +38,9 @@ class LearnerSettings(BaseSettings):
     audit_share: Probability = Field(
         0.2, description="Part of a batch drawn at random among the certain verdicts that GUARD_AUDIT_RATE let in."
     )
+    feedback_share: float = Field(
+        0.1, gt=0, le=0.5, description="Part of a batch, one message at least, for what `/feedback` reported as wrong."
+    )
     pause_below: float = Field(
         0.002,
         ge=0,

@@ -56,7 +56,7 @@ class Work:
     async def select(self, cycle: Cycle) -> tuple[list[Picked], dict[str, Any]]:
         """Embed the pool under the cycle's champion and choose the batch; return it with its figures."""
         from learner.embed import embed
-        from learner.selection import ANCHORED, AUDIT, select, strategy
+        from learner.selection import ANCHORED, AUDIT, FEEDBACK, select, strategy
 
         bundle = await asyncio.to_thread(self._bundle, cycle.champion)
         pool = await embed(
@@ -76,10 +76,20 @@ class Work:
             seed=cycle.seed,
             audits=await self._store.pool.audits(),
             audit_share=self._settings.audit_share,
+            reports=await self._store.reports.waiting(),
+            feedback_share=self._settings.feedback_share,
+            unsampled=await self._store.pool.unsampled(),
         )
+        reports = sum(pick.reason["strategy"] == FEEDBACK for pick in picks)
         audits = sum(pick.reason["strategy"] == AUDIT for pick in picks)
         clusters = {pick.reason["cluster"] for pick in picks if "cluster" in pick.reason}
-        return picks, {"pool": len(pool), "picked": len(picks), "audits": audits, "clusters": len(clusters)}
+        return picks, {
+            "pool": len(pool),
+            "picked": len(picks),
+            "audits": audits,
+            "reports": reports,
+            "clusters": len(clusters),
+        }
 
     async def vary(self, cycle: Cycle, *, fence: int) -> dict[str, Any]:
         """Have the LLM write variations of what was labelled and return the stage's figures."""

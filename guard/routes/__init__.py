@@ -3,6 +3,7 @@
 from litestar.types import ControllerRouterHandler
 
 from guard.routes.classify import classify
+from guard.routes.feedback import feedback
 from guard.routes.health import healthz, metrics, readyz
 from guard.routes.litellm import litellm_guardrail
 from guard.routes.moderations import moderations
@@ -14,6 +15,7 @@ ROUTES: list[ControllerRouterHandler] = [
     moderations,
     litellm_guardrail,
     vllm_classify,
+    feedback,
     healthz,
     readyz,
     metrics,

@@ -3,7 +3,8 @@
     async with open_store(settings) as store:
         await store.pool.add(sightings)
 
-One noun a module: `pool` (messages), `review` (picks and labels), `cycles`, `variations`, `contrasts`, `keys`, `lease`.
+One noun a module: `pool` (messages), `reports` (of wrong verdicts), `review` (picks and labels), `cycles`, `variations`,
+`contrasts`, `keys`, `lease`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,7 @@ from guard.store.keyring import Keyring
 from guard.store.keys import Keys
 from guard.store.lease import Leases
 from guard.store.pool import Pool
+from guard.store.reports import Reports
 from guard.store.review import Review
 from guard.store.variations import Variations
 
@@ -46,6 +48,7 @@ class Store:
         self.keyring = keyring
         self.clock = clock
         self.pool = Pool(database, keyring, clock)
+        self.reports = Reports(database, keyring, clock, self.pool)
         self.review = Review(database, keyring, clock, lease_s=review_lease_s)
         self.cycles = Cycles(database, clock)
         self.variations = Variations(database, keyring, clock)

@@ -68,7 +68,7 @@ class TestEnds:
         assert cycle.closed_at == clock()
         assert cycle.labels_spent == 4
         assert cycle.figures == {
-            "selection": {"pool": 20, "picked": 4, "audits": 0, "clusters": 4},
+            "selection": {"pool": 20, "picked": 4, "audits": 0, "reports": 0, "clusters": 4},
             "labels": {"labelled": 4, "unclear": 0, "returned": 0},
             "generation": {"skipped": "no LLM key"},
             "training": {"rows": 4},
