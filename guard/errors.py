@@ -2,6 +2,7 @@
 
     LifeguardError                  500
     ├── InputError                  400   the request is at fault
+    │   ├── BadRecord               400
     │   ├── EmptyText               400
     │   └── TooLarge                413
     ├── AccessError                 403   the caller is at fault
@@ -49,6 +50,12 @@ class EmptyText(InputError):
     """A text without any visible character."""
 
     title = "Empty text"
+
+
+class BadRecord(InputError):
+    """A row of a file that cannot be taken."""
+
+    title = "Bad row"
 
 
 class TooLarge(InputError):

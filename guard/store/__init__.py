@@ -4,7 +4,7 @@
         await store.pool.add(sightings)
 
 One noun a module: `pool` (messages), `reports` (of wrong verdicts), `review` (picks and labels), `cycles`, `variations`,
-`contrasts`, `keys`, `lease`.
+`contrasts`, `transfer` (messages and labels in files), `keys`, `lease`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +21,7 @@ from guard.store.lease import Leases
 from guard.store.pool import Pool
 from guard.store.reports import Reports
 from guard.store.review import Review
+from guard.store.transfer import Transfer
 from guard.store.variations import Variations
 
 Clock = Callable[[], datetime]
@@ -51,6 +52,7 @@ class Store:
         self.reports = Reports(database, keyring, clock, self.pool)
         self.review = Review(database, keyring, clock, lease_s=review_lease_s)
         self.cycles = Cycles(database, clock)
+        self.transfer = Transfer(database, keyring, clock)
         self.variations = Variations(database, keyring, clock)
         self.contrasts = Contrasts(database, keyring, clock)
         self.keys = Keys(database, clock)

@@ -1,4 +1,4 @@
-"""README.md and docs/clients.md do what they say: their commands parse, their requests are taken, their answers are the ones given."""
+"""README.md, docs/clients.md and docs/messages.md do what they say: their commands parse, their requests are taken, their answers are the ones given."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ from tests.deploy.test_dockerfile import read_stages
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = (ROOT / "README.md").read_text()
-PAGES: Final = README + (ROOT / "docs" / "clients.md").read_text()
+PAGES: Final = README + "".join((ROOT / "docs" / page).read_text() for page in ("clients.md", "messages.md"))
 FIRST_SCREEN: Final = README.partition("\n## ")[0]
 ADDRESS: Final = "http://127.0.0.1:8000"
 _BODIES: Final[dict[str, type[msgspec.Struct]]] = {"/classify": ClassifyRequest, "/review/labels": LabelRequest}
