@@ -7,7 +7,7 @@ import csv
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, TextIO
@@ -298,7 +298,7 @@ def _of_task(item: dict[str, Any]) -> Record:
     return _record({**fields, "labels": _matched(given, fields)}, (item.get("data") or {}).get("text"))
 
 
-def _matched(given: list[tuple[Any, str | None, str | None]], fields: dict[str, Any]) -> list[dict[str, Any]]:
+def _matched(given: Sequence[tuple[Any, str | None, str | None]], fields: dict[str, Any]) -> list[dict[str, Any]]:
     """Return labels as a tool gives them, each with who gave it and when where it is the one that was exported."""
     known = fields.get("labels") or []
     return [
@@ -335,7 +335,7 @@ def _tried(shape: Callable[[dict[str, Any]], Record], item: Any) -> Record | Bad
 def _record(fields: dict[str, Any], text: Any) -> Record:
     if text is not None and not isinstance(text, str):
         raise BadRecord("the text is no string")
-    known = fields.get("id")
+    known: Any = fields.get("id")
     if text is None and known is None:
         raise BadRecord("there is neither a text nor an id")
     return Record(
