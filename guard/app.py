@@ -27,6 +27,7 @@ from guard.intake import Intake
 from guard.loop import LoopGauges
 from guard.metrics import Metrics
 from guard.problems import HANDLERS
+from guard.receipts import Receipts
 from guard.routes import ROUTES
 from guard.server import LEAVE, end_with_parent
 from guard.settings import GuardSettings
@@ -79,6 +80,7 @@ def create_app(settings: GuardSettings | None = None, traces: "Traces | None" = 
                 watcher=watcher,
                 shadow=shadow,
                 gauges=gauges,
+                receipts=Receipts(store.keyring, store.clock),
                 leaving=False,
             )
             yield

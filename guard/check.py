@@ -7,7 +7,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import msgspec
 from pydantic import SecretStr
@@ -18,6 +18,9 @@ from guard.client import Answer, Client, Judged, Reason, Unjudged
 from guard.errors import InputError, LifeguardError, NoModel, Unavailable
 from guard.schemas import results
 from guard.settings import GuardSettings
+
+if TYPE_CHECKING:
+    from guard.engine import Engine
 
 CHUNK_BYTES: Final = 8_192  # read at once: about 100 messages, less than a second's work, so that the bar moves
 BATCH_LINES: Final = 32  # of one request
@@ -112,8 +115,8 @@ def served(url: str, api_key: SecretStr | None) -> Iterator[Judge]:
 
 
 @contextmanager
-def local(settings: GuardSettings) -> Iterator[Judge]:
-    """Yield a judge that runs the champion in this process; nothing is stored.
+def champion(settings: GuardSettings) -> Iterator["Engine"]:
+    """Yield an engine of this process with the champion in it.
 
     Raises:
         NoModel: There is no champion.
@@ -136,13 +139,24 @@ def local(settings: GuardSettings) -> Iterator[Judge]:
     engine = Engine(settings, Metrics())
     try:
         engine.swap(bundle)
-        with asyncio.Runner() as runner:
-            yield lambda texts: runner.run(_judge_here(engine, settings, texts))
+        yield engine
     finally:
         engine.close()
 
 
-async def _judge_here(engine: Any, settings: GuardSettings, texts: Sequence[str]) -> list[Answer]:
+@contextmanager
+def local(settings: GuardSettings) -> Iterator[Judge]:
+    """Yield a judge that runs the champion in this process; nothing is stored.
+
+    Raises:
+        NoModel: There is no champion.
+        BrokenExport: It does not load.
+    """
+    with champion(settings) as engine, asyncio.Runner() as runner:
+        yield lambda texts: runner.run(_judge_here(engine, settings, texts))
+
+
+async def _judge_here(engine: "Engine", settings: GuardSettings, texts: Sequence[str]) -> list[Answer]:
     try:
         judged = await engine.classify(texts)
     except InputError as error:

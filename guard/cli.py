@@ -1,17 +1,20 @@
-"""`guard …`: serve, check, keys, reviewers, keyring, models, erase. Wiring only; each command's work is done elsewhere."""
+"""`guard …`: serve, check, keys, reviewers, keyring, messages, models, erase. Wiring only; each command's work is done elsewhere."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from guard.errors import BadConfiguration, LifeguardError
+from guard.errors import BadConfiguration, InputError, LifeguardError
 from guard.exports import Exports
+from guard.records import Format
 from guard.settings import GuardSettings, read_settings
 from guard.store import Store, open_store
 from guard.store.keyring import Keyring
@@ -24,13 +27,18 @@ app = typer.Typer(help="The guard: classify, review, operate.", no_args_is_help=
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 reviewers = typer.Typer(help="Accounts of the people who review.", no_args_is_help=True)
 keyring = typer.Typer(help="The keys that seal the stored texts.", no_args_is_help=True)
+messages = typer.Typer(help="Messages and labels, in and out.", no_args_is_help=True)
 models = typer.Typer(help="Exported versions and the champion pointer.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 app.add_typer(reviewers, name="reviewers")
 app.add_typer(keyring, name="keyring")
+app.add_typer(messages, name="messages")
 app.add_typer(models, name="models")
 
+MAX_COMPLAINTS: Final = 100  # rows of a file that are named; the others are counted
+
 _T = TypeVar("_T")
+Kind = Annotated[Format, typer.Option("--format", help="The kind of file.")]
 Reason = Annotated[str, typer.Option(help="Why, in words; it is kept.")]
 
 
@@ -188,6 +196,64 @@ def rotate_keyring() -> None:
     count = asyncio.run(rotate())
     fresh.retired().save(settings.keyring_path, replace=True)
     typer.echo(f"Sealed {count} texts under {fresh.active_id}; the older keys are gone.")
+
+
+@messages.command("export")
+def export_messages(
+    file: Annotated[Path, typer.Argument(help="Written for its owner alone; there must be none of this name yet.")],
+    kind: Kind = Format.JSONL,
+    *,
+    labelled: Annotated[bool, typer.Option("--labelled", help="Only messages that have a label.")] = False,
+) -> None:
+    """Write the stored messages, opened, with their verdicts and labels. Whoever has the file reads what people wrote."""
+    from guard import exchange
+
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written ({type(error).__name__}): name a file that is not there.") from None
+    with open(descriptor, "w", encoding="utf-8", errors="replace", newline="") as stream:  # noqa: PTH123 - a descriptor
+        number = _with_store(lambda store: exchange.export(store, kind, stream, labelled=labelled))
+    typer.echo(f"Wrote {number} messages to {file}.")
+
+
+@messages.command("import")
+def import_messages(
+    file: Path,
+    kind: Kind = Format.JSONL,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and keep nothing.")] = False,
+) -> None:
+    """Add messages to the pool, and labels to messages: the whole file, or nothing where a row cannot be taken.
+
+    A row names its message by the text, or without one by the id. What is there already is passed over, so that a file
+    may be imported again. Texts without a verdict are judged by the champion. Stop nothing for it, but expect labels and
+    the pool to wait while it writes.
+    """
+    from guard import exchange
+
+    settings = read_settings(GuardSettings)
+    bad = 0
+
+    def complain(number: int, why: str) -> None:
+        nonlocal bad
+        bad += 1
+        if bad <= MAX_COMPLAINTS:
+            typer.echo(f"Row {number}: {why}.", err=True)
+
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            done = _with_store(
+                lambda store: exchange.bring(store, settings, kind, stream, complain=complain, keep=not dry_run)
+            )
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read as UTF-8 text ({type(error).__name__}).") from None
+    if bad:
+        raise InputError(f"{bad} rows of {file} cannot be taken: nothing was imported.")
+    typer.echo(
+        f"{'Would import' if dry_run else 'Imported'} {done.messages} messages and {done.labels} labels; "
+        f"there already: {done.known} and {done.labels_known}; past their retention or erased: {done.expired}."
+    )
 
 
 @models.command("list")

@@ -3,11 +3,11 @@
 Their clients send fields that mean nothing here, and new ones with every release: unknown fields are let pass.
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
-from guard.schemas import TextPart
+from guard.schemas import TextPart, User
 from guard.taxonomy import HARMFUL, Category
 
 # OpenAI's thirteen categories: a client that validates strictly fails where one is missing
@@ -27,8 +27,6 @@ OFFICIAL: Final = (
     "violence/graphic",
 )
 COVERED: Final = tuple(str(category) for category in HARMFUL)
-
-User = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
 class ModerationRequest(msgspec.Struct, frozen=True):

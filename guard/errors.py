@@ -2,6 +2,7 @@
 
     LifeguardError                  500
     ├── InputError                  400   the request is at fault
+    │   ├── BadRecord               400
     │   ├── EmptyText               400
     │   └── TooLarge                413
     ├── AccessError                 403   the caller is at fault
@@ -15,7 +16,7 @@
     │   ├── NoRoom
     │   ├── OutOfTime
     │   ├── StoreUnavailable
-    │   └── Throttled               429   too often from there
+    │   └── Throttled               429   the caller has had its share
     ├── NotJudged                   502   a client's guard gave no verdict
     ├── BrokenExport                500   an export that must not serve
     └── BadConfiguration            500   a setting or a key that cannot work
@@ -49,6 +50,12 @@ class EmptyText(InputError):
     """A text without any visible character."""
 
     title = "Empty text"
+
+
+class BadRecord(InputError):
+    """A row of a file that cannot be taken."""
+
+    title = "Bad row"
 
 
 class TooLarge(InputError):
@@ -133,10 +140,10 @@ class StoreUnavailable(Unavailable):
 
 
 class Throttled(Unavailable):
-    """Somebody tried too often."""
+    """The caller, or the user it speaks for, has done this as often as they may for now."""
 
     status = 429
-    title = "Too many attempts"
+    title = "Too many requests"
 
 
 class NotJudged(LifeguardError):

@@ -91,6 +91,19 @@ class Metrics:
             "guard_pool_max_messages", "Messages the pool takes (GUARD_POOL_MAX_MESSAGES).", registry=registry
         )
 
+        # what callers call wrong
+        self.feedback = Counter(
+            "guard_feedback",
+            "Answers reported as wrong by verdict, what it should have been (unknown: not said) and source.",
+            ["verdict", "should_be", "source"],
+            registry=registry,
+        )
+        self.feedback_refused = Counter(
+            "guard_feedback_refused", "Reports refused by reason.", ["reason"], registry=registry
+        )
+        for reason in ("unknown", "capped", "no_room"):
+            self.feedback_refused.labels(reason)
+
         # a second model on a share of the traffic
         self.shadow_info = Gauge(
             "guard_shadow_info", "1 for the model that shadows the champion.", ["model_version"], registry=registry

@@ -1,12 +1,13 @@
-"""The wire types of `/review`, as frozen msgspec structs; OpenAPI is made from them."""
+"""The wire types of `/review` and `/feedback`, as frozen msgspec structs; OpenAPI is made from them."""
 
 from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
 
+from guard.schemas import User
 from guard.store.review import Held
-from guard.store.states import ContrastState, ContrastVerdict, CycleState
+from guard.store.states import ContrastState, ContrastVerdict, CycleState, ReportSource
 from guard.taxonomy import Category
 
 MAX_ID: Final = 2**63 - 1  # both databases count in 64 bits
@@ -94,3 +95,24 @@ class BatchStatus(msgspec.Struct, frozen=True):
     unclear: int
     held: int
     waiting: int
+
+
+class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """That an answer was wrong, and what it should have been; a `category` of null means "wrong, but I can't say what".
+
+    `text` and `user` are those that were judged, sent again: the guard has not kept them. `index` is the text's place
+    where the request had several.
+    """
+
+    id: str
+    text: str
+    category: Category | None
+    source: ReportSource
+    user: User | None = None
+    index: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class FeedbackResponse(msgspec.Struct, frozen=True):
+    """A report that is on disk."""
+
+    report_id: int

@@ -32,13 +32,16 @@ class Turn(msgspec.Struct, frozen=True):
     content: str | list[TextPart] | None = None
 
 
+User = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+
+
 class ClassifyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Exactly one of `text`, `texts` and `messages`."""
 
     text: str | None = None
     texts: list[str] | None = None
     messages: list[Turn] | None = None
-    user: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
+    user: User | None = None
     store: bool = True
     thresholds: dict[Category, Annotated[float, msgspec.Meta(gt=0, le=1)]] | None = None
 

@@ -89,6 +89,8 @@ class GuardSettings(BaseSettings):
     pool_max_messages: int = Field(100_000, ge=1, description="Unlabelled messages kept; further ones are dropped.")
     intake_max_waiting: int = Field(10_000, ge=1, description="Verdicts waiting to be written to the pool.")
     intake_flush_ms: int = Field(500, ge=1, description="How long a verdict may wait to be written to the pool.")
+    feedback_per_user: int = Field(20, ge=0, description="Reports of wrong answers a day about one user's messages.")
+    feedback_per_key: int = Field(1_000, ge=0, description="Reports of wrong answers a day with one key.")
     retention_days: int = Field(30, ge=1, description="Age at which an unlabelled message is deleted.")
     labelled_retention_days: int = Field(730, ge=1, description="Age at which a labelled message is deleted.")
     review_lease_s: int = Field(

@@ -1,11 +1,12 @@
 """The embedded pool comes in; the batch for people goes out, with the reason for each pick and never a text.
 
-The audit draw takes its share, a query strategy, found by its name, the rest. `embed` stands before it, the store's
+The audit draw and what was reported take their shares, a query strategy, found by its name, the rest. `embed` stands before it, the store's
 `fill` after.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from guard.errors import BadConfiguration
 from guard.store.cycles import Picked
+from guard.store.reports import Reported
 from guard.taxonomy import CATEGORIES
 from learner.cluster import Rows, UnitRows, Vectors, leaders
 from learner.embed import Embedded
@@ -34,10 +36,12 @@ from learner.strategies import (
 STRATEGIES: Final = ("cluster", "random", "topn", "coreset", "margin", "cluster-margin", "badge", "stochastic", "rare")
 ANCHORED: Final = ("coreset", "rare")  # they look at what is labelled already
 AUDIT: Final = "audit"  # stands in a reason where a strategy's name does
+FEEDBACK: Final = "feedback"  # so does this
 
 __all__ = [
     "ANCHORED",
     "AUDIT",
+    "FEEDBACK",
     "STRATEGIES",
     "Badge",
     "Cluster",
@@ -99,8 +103,15 @@ def select(
     audits: Mapping[int, float] = MappingProxyType({}),
     fresh: frozenset[int] = frozenset(),
     audit_share: float = 0.0,
+    reports: Mapping[int, Reported] = MappingProxyType({}),
+    feedback_share: float = 0.1,
+    unsampled: Collection[int] = frozenset(),
 ) -> list[Picked]:
     """Choose the batch that people label: the strategy's picks, best first, the audit's at random places among them.
+
+    What was reported as wrong has a draw of its own, uniform and of at most its share, so that whoever reports a lot
+    decides about no more of the batch than that; the strategy never sees it. So an uncertain message that was reported
+    keeps a known probability, that of this draw; what nothing but a report brought in has none.
 
     The audit draw is uniform over the audit arrivals, whatever the strategy: first over the fresh ones, and over all
     others only where these are too few. So each arrival has one good chance, and all labels weigh alike; were it over
@@ -128,6 +139,9 @@ def select(
         audits: The probability of being in the pool, by id, of those messages that came by the audit stream.
         fresh: Those of them that no draw has been offered yet.
         audit_share: The part of N that is drawn among them.
+        reports: What was reported, by id, none of it an audit arrival.
+        feedback_share: The part of N that is drawn among it, one at least.
+        unsampled: The ids of what was not drawn from the traffic: its picks have no probability.
     """
     if not len(pool) or size < 1:
         return []
@@ -147,21 +161,32 @@ def select(
     leader = leaders(UnitRows(pool.vectors, np.arange(len(pool))), order)
     doubles = np.bincount(leader)[leader] - 1
     audit = np.fromiter((int(id_) in audits for id_ in pool.ids), dtype=bool, count=len(pool))
+    reported = np.fromiter((int(id_) in reports for id_ in pool.ids), dtype=bool, count=len(pool)) & ~audit
+
+    def draw(rows: Rows, number: int, generator: np.random.Generator) -> list[Choice]:
+        groups, _leaders = _grouped(leader, rows)
+        return uniform(Stand.draw(groups, pool.users, np.ones(len(groups)), room, generator), number, take, generator)
+
+    slots = max(1, round(feedback_share * size))
     drawn: list[Choice] = []
+    others = int((~(audit | reported)).sum()) + min(slots, int(reported.sum()))
+    wanted = max(round(audit_share * size), size - others)
     covered = np.zeros(len(pool), dtype=bool)
-    wanted = max(round(audit_share * size), size - int((~audit).sum()))
     newest = np.isin(pool.ids, list(fresh))
     generator = np.random.default_rng([seed, 1])  # apart from the strategy's own draws
     for stratum in (audit & newest, audit & ~newest):
         offered = order[(stratum & ~covered)[order]]
         if len(offered) and len(drawn) < wanted:
-            groups, _leaders = _grouped(leader, offered)
-            stand = Stand.draw(groups, pool.users, np.ones(len(groups)), room, generator)
-            drawn += uniform(stand, wanted - len(drawn), take, generator)
+            drawn += draw(offered, wanted - len(drawn), generator)
             covered = np.isin(leader, leader[[choice.row for choice in drawn]])
-    open_ = order[~(audit | covered)[order]]
+    told: list[Choice] = []
+    if len(doubted := order[(reported & ~covered)[order]]) and len(drawn) < size:
+        told = draw(doubted, min(slots, size - len(drawn)), np.random.default_rng([seed, 3]))
+        covered |= np.isin(leader, leader[[choice.row for choice in told]])
+    open_ = order[~(audit | reported | covered)[order]]
     chosen: list[Choice] = []
-    if len(open_) and len(drawn) < size:
+    left = size - len(drawn) - len(told)
+    if len(open_) and left:
         groups, lead = _grouped(leader, open_)
         first = groups.members[groups.starts[:-1]]
         candidates = Candidates(
@@ -173,8 +198,18 @@ def select(
             room=room,
             seed=seed,
         )
-        chosen = by.choose(candidates, size - len(drawn), take)
-    picks = [_picked(pool, str(by), choice, doubles=int(doubles[choice.row])) for choice in chosen]
+        chosen = by.choose(candidates, left, take)
+    picks = [_of_report(pool, reports, choice, doubles=int(doubles[choice.row])) for choice in told]
+    picks += [
+        _picked(
+            pool,
+            str(by),
+            choice,
+            doubles=int(doubles[choice.row]),
+            let_in=None if int(pool.ids[choice.row]) in unsampled else 1.0,
+        )
+        for choice in chosen
+    ]
     places = np.random.default_rng([seed, 2]).integers(len(picks) + 1, size=len(drawn))
     for place, choice in sorted(zip(places.tolist(), drawn, strict=True), key=lambda pair: -pair[0]):
         pick = _picked(pool, AUDIT, choice, doubles=int(doubles[choice.row]), let_in=audits[int(pool.ids[choice.row])])
@@ -189,7 +224,7 @@ def _grouped(leader: Rows, order: Rows) -> tuple[Groups, Rows]:
     return Groups(members, np.append(starts, len(members))), lead
 
 
-def _picked(pool: Embedded, by: str, choice: Choice, *, doubles: int, let_in: float = 1.0) -> Picked:
+def _picked(pool: Embedded, by: str, choice: Choice, *, doubles: int, let_in: float | None) -> Picked:
     probabilities = pool.probabilities[choice.row]
     likeliest = int(probabilities.argmax())
     known = choice.inclusion_probability
@@ -203,5 +238,11 @@ def _picked(pool: Embedded, by: str, choice: Choice, *, doubles: int, let_in: fl
             "near_duplicates": doubles,
             **{name: round(value, 4) for name, value in choice.score.items()},
         },
-        inclusion_probability=None if known is None else known * let_in,
+        inclusion_probability=None if known is None or let_in is None else known * let_in,
     )
+
+
+def _of_report(pool: Embedded, reports: Mapping[int, Reported], choice: Choice, *, doubles: int) -> Picked:
+    report = reports[int(pool.ids[choice.row])]
+    pick = _picked(pool, FEEDBACK, choice, doubles=doubles, let_in=report.inclusion_probability)
+    return replace(pick, reason={**pick.reason, **report.reason()})

@@ -41,6 +41,9 @@ class LearnerSettings(BaseSettings):
     estimate_days: int = Field(
         28, ge=1, description="Days of verdicts that error rates are about; at most GUARD_RETENTION_DAYS."
     )
+    feedback_share: float = Field(
+        0.1, gt=0, le=0.5, description="Part of a batch, one message at least, for what `/feedback` reported as wrong."
+    )
     pause_below: float = Field(
         0.002,
         ge=0,

@@ -58,7 +58,7 @@ class Work:
     async def select(self, cycle: Cycle) -> tuple[list[Picked], dict[str, Any]]:
         """Embed the pool under the cycle's champion and choose the batch; return it with its figures."""
         from learner.embed import embed
-        from learner.selection import ANCHORED, AUDIT, select, strategy
+        from learner.selection import ANCHORED, AUDIT, FEEDBACK, select, strategy
         from learner.surroundings import surround
 
         bundle = await asyncio.to_thread(self._bundle, cycle.champion)
@@ -72,6 +72,7 @@ class Work:
         audits = await self._store.pool.audits()
         drawn_at = await self._store.cycles.drawn_before(cycle.id)
         fresh = audits if drawn_at is None else await self._store.pool.audits(after=drawn_at)
+        unsampled = await self._store.pool.unsampled()
         anchors, labels = await self._anchors(bundle) if cycle.strategy in ANCHORED else (None, None)
         picks = await asyncio.to_thread(
             select,
@@ -83,6 +84,9 @@ class Work:
             audits=audits,
             fresh=frozenset(fresh),
             audit_share=self._settings.audit_share,
+            reports=await self._store.reports.waiting(),
+            feedback_share=self._settings.feedback_share,
+            unsampled=unsampled,
         )
         picks = await asyncio.to_thread(surround, picks, pool, *await self._labelled(bundle))
         clusters = {pick.reason["cluster"] for pick in picks if "cluster" in pick.reason}
@@ -91,11 +95,12 @@ class Work:
             "pool": len(pool),
             "picked": len(picks),
             "audits": sum(pick.reason["strategy"] == AUDIT for pick in picks),
+            "reports": sum(pick.reason["strategy"] == FEEDBACK for pick in picks),
             "clusters": len(clusters),
             # what each draw was among: estimates share the picks of several cycles out by it
             "audits_fresh": sum(id_ in fresh for id_ in offered),
             "audits_stale": sum(id_ not in fresh for id_ in offered),
-            "others": len(pool) - len(offered),
+            "others": sum(id_ not in audits and id_ not in unsampled for id_ in pool.ids.tolist()),
         }
 
     async def vary(self, cycle: Cycle, *, fence: int) -> dict[str, Any]:

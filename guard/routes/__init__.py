@@ -7,6 +7,7 @@ from guard.review.label import LabelController
 from guard.review.ledger import LedgerController
 from guard.review.login import LoginController
 from guard.routes.classify import classify
+from guard.routes.feedback import feedback
 from guard.routes.health import healthz, metrics, readyz
 from guard.routes.litellm import litellm_guardrail
 from guard.routes.moderations import moderations
@@ -18,6 +19,7 @@ ROUTES: list[ControllerRouterHandler] = [
     moderations,
     litellm_guardrail,
     vllm_classify,
+    feedback,
     healthz,
     readyz,
     metrics,

@@ -1,6 +1,5 @@
 """`POST /classify`: texts in, verdicts out."""
 
-import secrets
 from collections.abc import Sequence
 
 from litestar import Request, post
@@ -11,6 +10,7 @@ from guard.auth import requires
 from guard.errors import InputError
 from guard.patience import PatientOperation
 from guard.problems import described
+from guard.receipts import Receipts
 from guard.routes.judgement import judge
 from guard.schemas import ClassifyRequest, ClassifyResponse, Turn, results
 from guard.settings import GuardSettings
@@ -31,9 +31,10 @@ async def classify(
 ) -> ClassifyResponse:
     """Judge one text, several texts, or the last user turn of a chat."""
     settings: GuardSettings = state.settings
+    receipts: Receipts = state.receipts
     judged = await judge(request, _texts(data), user=data.user, store=data.store, thresholds=data.thresholds)
     return ClassifyResponse(
-        id=f"cls-{secrets.token_hex(12)}",
+        id=receipts.issue("cls", judged, user=data.user, store=data.store),
         model_version=judged.model_version,
         results=results(judged, settings),
     )

@@ -8,9 +8,9 @@ from litestar.params import JSONBody
 
 from guard.auth import requires
 from guard.dialects import GuardrailParams, GuardrailRequest, GuardrailResponse, GuardrailTurn
-from guard.engine import Judged
 from guard.patience import PatientOperation
 from guard.problems import described
+from guard.receipts import Receipts
 from guard.routes.judgement import judge
 from guard.settings import GuardSettings
 from guard.store.states import Role
@@ -37,15 +37,20 @@ async def litellm_guardrail(request: Request[None, None, State], data: JSONBody[
     texts = [text for text in _texts(data) if text.strip()]
     if not texts:
         return GuardrailResponse("NONE")  # a turn of images, or a call of tools: there is nothing that could be judged
+    receipts: Receipts = request.app.state.receipts
+    user = (data.request_data and data.request_data.user_api_key_end_user_id) or None
     params = data.additional_provider_specific_params or GuardrailParams()
-    judged = await judge(
-        request,
-        texts,
-        user=(data.request_data and data.request_data.user_api_key_end_user_id) or None,
-        store=params.store and data.input_type == "request",  # the pool is of what people write
-        call=data.litellm_call_id,
-    )
-    return _answer(judged, request.app.state.settings, request.scope["state"]["request_id"])
+    store = params.store and data.input_type == "request"  # the pool is of what people write
+    judged = await judge(request, texts, user=user, store=store, call=data.litellm_call_id)
+    settings: GuardSettings = request.app.state.settings
+    worst = max(judged.verdicts, key=lambda verdict: _SEVERITY[settings.action(verdict.category)])
+    action = settings.action(worst.category)
+    if _SEVERITY[action] < _SEVERITY[settings.block_from]:
+        return GuardrailResponse("NONE")
+    words = settings.action_texts.get(worst.category, "Lifeguard holds this back: it needs care before an answer.")
+    answer = receipts.issue("grd", judged, user=user, store=store)
+    request_id = request.scope["state"]["request_id"]
+    return GuardrailResponse("BLOCKED", f"{words} [{worst.category}, {action}, request {request_id}, answer {answer}]")
 
 
 def _texts(data: GuardrailRequest) -> list[str]:
@@ -72,12 +77,3 @@ def _content(turn: GuardrailTurn) -> str:
         return turn.content
     parts = (part if isinstance(part, str) else part.get("text") for part in turn.content or ())
     return "\n".join(part for part in parts if isinstance(part, str))
-
-
-def _answer(judged: Judged, settings: GuardSettings, request_id: str) -> GuardrailResponse:
-    worst = max(judged.verdicts, key=lambda verdict: _SEVERITY[settings.action(verdict.category)])
-    action = settings.action(worst.category)
-    if _SEVERITY[action] < _SEVERITY[settings.block_from]:
-        return GuardrailResponse("NONE")
-    words = settings.action_texts.get(worst.category, "Lifeguard holds this back: it needs care before an answer.")
-    return GuardrailResponse("BLOCKED", f"{words} [{worst.category}, {action}, request {request_id}]")

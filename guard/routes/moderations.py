@@ -1,6 +1,5 @@
 """`POST /v1/moderations`: verdicts in the shape of OpenAI's moderation endpoint, for every client of it."""
 
-import secrets
 import time
 from typing import Final, cast
 
@@ -17,6 +16,7 @@ from guard.dialects import COVERED, OFFICIAL, Moderation, ModerationRequest, Mod
 from guard.errors import InputError
 from guard.patience import PatientOperation
 from guard.problems import ENVELOPED, enveloped
+from guard.receipts import Receipts
 from guard.routes.judgement import judge
 from guard.schemas import TextPart
 from guard.store.states import Role
@@ -64,10 +64,11 @@ async def moderations(
     Hate, harassment, sexual content, violence and illicit advice are not covered: these categories are there because
     clients need them, always false and 0.0. With `strict_categories=false` only the five covered ones are given.
     """
+    receipts: Receipts = request.app.state.receipts
     judged = await judge(request, _texts(data.input), user=data.user, store=data.store)
     names = _ALL if strict_categories else COVERED
     return ModerationResponse(
-        id=f"modr-{secrets.token_hex(12)}",
+        id=receipts.issue("modr", judged, user=data.user, store=data.store),
         model=f"lifeguard-{judged.model_version}",
         results=[_moderation(verdict, names) for verdict in judged.verdicts],
     )

@@ -1,6 +1,5 @@
 """`POST /v1/classify`: verdicts in the shape of vLLM's classification endpoint, which NeMo Guardrails speaks."""
 
-import secrets
 import time
 
 from litestar import Request, post
@@ -12,6 +11,7 @@ from guard.dialects import Classification, ClassificationRequest, Classification
 from guard.errors import InputError
 from guard.patience import PatientOperation
 from guard.problems import ENVELOPED, enveloped
+from guard.receipts import Receipts
 from guard.routes.judgement import judge
 from guard.store.states import Role
 from guard.taxonomy import CATEGORIES
@@ -37,9 +37,10 @@ async def vllm_classify(
     texts = [data.input] if isinstance(data.input, str) else data.input
     if not texts:
         raise InputError("input is empty: send at least one text.")
+    receipts: Receipts = request.app.state.receipts
     judged = await judge(request, texts, user=data.user, store=data.store)
     return ClassificationResponse(
-        id=f"classify-{secrets.token_hex(12)}",
+        id=receipts.issue("classify", judged, user=data.user, store=data.store),
         object="list",
         created=int(time.time()),
         model=f"lifeguard-{judged.model_version}",

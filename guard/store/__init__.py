@@ -3,9 +3,9 @@
     async with open_store(settings) as store:
         await store.pool.add(sightings)
 
-One noun a module: `pool` (messages), `review` (picks and labels), `marks`, `surroundings`, `cycles`, `variations`,
-`contrasts`, `entries` (verdicts and draws, as estimates need them), `figures` (the estimates), `keys`, `reviewers`,
-`sessions`, `ledger`, `lease`.
+One noun a module: `pool` (messages), `reports` (of wrong verdicts), `review` (picks and labels), `marks`, `surroundings`,
+`cycles`, `variations`, `contrasts`, `transfer` (messages and labels in files), `entries` (verdicts and draws, as estimates
+need them), `figures` (the estimates), `keys`, `reviewers`, `sessions`, `ledger`, `lease`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -24,10 +24,12 @@ from guard.store.lease import Leases
 from guard.store.ledger import Ledger
 from guard.store.marks import Marks
 from guard.store.pool import Pool
+from guard.store.reports import Reports
 from guard.store.review import Review
 from guard.store.reviewers import Reviewers
 from guard.store.sessions import Sessions
 from guard.store.surroundings import Surroundings
+from guard.store.transfer import Transfer
 from guard.store.variations import Variations
 
 Clock = Callable[[], datetime]
@@ -64,10 +66,12 @@ class Store:
         self.keyring = keyring
         self.clock = clock
         self.pool = Pool(database, keyring, clock)
+        self.reports = Reports(database, keyring, clock, self.pool)
         self.review = Review(database, keyring, clock, lease_s=review_lease_s)
         self.marks = Marks(database, clock)
         self.surroundings = Surroundings(database, keyring)
         self.cycles = Cycles(database, clock)
+        self.transfer = Transfer(database, keyring, clock)
         self.variations = Variations(database, keyring, clock)
         self.contrasts = Contrasts(database, keyring, clock)
         self.entries = Entries(database)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from guard.errors import Conflict, NotFound
 from guard.store.database import Database
 from guard.store.lease import LEARNER, check_fence
-from guard.store.pool import AUDIT, move
+from guard.store.pool import AUDIT, IMPORT, move
 from guard.store.rows import Cycle, Label, Message, Pick
 from guard.store.states import CycleState, MessageState, PickState
 
@@ -141,9 +141,10 @@ class Cycles:
             return await session.get(Cycle, cycle_id)
 
     async def recent(self, limit: int = 20) -> Sequence[Cycle]:
-        """Return the latest cycles, newest first."""
+        """Return the latest cycles, newest first, without those that stand for a file of labels."""
+        query = select(Cycle).where(Cycle.strategy != IMPORT).order_by(Cycle.id.desc()).limit(limit)
         async with self._database.read() as session:
-            return (await session.scalars(select(Cycle).order_by(Cycle.id.desc()).limit(limit))).all()
+            return (await session.scalars(query)).all()
 
     async def drawn_before(self, cycle_id: int) -> datetime | None:
         """Return when the last cycle before this one that had a batch was opened."""
@@ -159,7 +160,8 @@ class Cycles:
     async def counts(self) -> dict[CycleState, int]:
         """Return how many cycles are in each state."""
         async with self._database.read() as session:
-            found = {s: n for s, n in await session.execute(select(Cycle.state, func.count()).group_by(Cycle.state))}
+            query = select(Cycle.state, func.count()).where(Cycle.strategy != IMPORT).group_by(Cycle.state)
+            found = {s: n for s, n in await session.execute(query)}
         return {state: found.get(state, 0) for state in CycleState}
 
     async def variation_fates(self) -> dict[str, int]:

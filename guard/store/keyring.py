@@ -186,6 +186,15 @@ class Keyring:
         """Return the 32-byte keyed hash that stands for who tries to log in: a name, an address, or both."""
         return self._digest(b"login " + kind.encode(), value)
 
+    def tag(self, purpose: str, *parts: bytes | str | int | None) -> bytes:
+        """Return a 32-byte keyed hash over parts, in their order; no other parts, however cut, have the same."""
+        framed = bytearray(b"tag\x00" + purpose.encode() + b"\x00")
+        for part in parts:
+            value = part if isinstance(part, bytes) else b"" if part is None else _encode(str(part))
+            framed += b"-" if part is None else b"%d:" % len(value)
+            framed += value
+        return hmac.digest(self._index_key, framed, hashlib.sha256)
+
     def _digest(self, purpose: bytes, value: str) -> bytes:
         return hmac.digest(self._index_key, purpose + b"\x00" + _encode(value), hashlib.sha256)
 

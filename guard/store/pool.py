@@ -13,13 +13,19 @@ from guard.store.database import Database
 from guard.store.entries import record
 from guard.store.keyring import Keyring
 from guard.store.ledger import CLI, enter
-from guard.store.rows import Erasure, Message, Sighting
+from guard.store.rows import Erasure, Message, Report, Sighting
 from guard.store.states import Deed, MessageState
 from guard.taxonomy import Category
 
 UNCERTAIN: Final = "uncertain"
 AUDIT: Final = "audit"
 SHADOW: Final = "shadow"  # the champion was sure of it, and a second model disagreed
+FEEDBACK: Final = "feedback"  # somebody reported its verdict, and nothing else had brought it in
+IMPORT: Final = "import"  # an operator's file brought it
+UNSAMPLED: Final = (FEEDBACK, IMPORT)  # not drawn from the traffic: no estimate may rest on them
+NO_PROBABILITY: Final = 0.0  # theirs; an estimate that forgot them would divide by it
+_SAMPLED: Final = 2  # by the champion's own doubt or the audit; of other ways of coming in, the one with less gives way
+_RANKS: Final = {SHADOW: 1, FEEDBACK: 0, IMPORT: 0}
 _CHUNK: Final = 1000  # arrivals a query: both databases take some 32,000 parameters
 
 
@@ -30,8 +36,8 @@ class Arrival:
     Args:
         text: The normalised text.
         user: The caller's opaque user id, if any.
-        reason: `UNCERTAIN`, `AUDIT` or `SHADOW`.
-        inclusion_probability: The probability with which it was let in, in (0, 1].
+        reason: `UNCERTAIN`, `AUDIT`, `SHADOW`, or one of `UNSAMPLED`.
+        inclusion_probability: The probability with which it was let in, in (0, 1]; `NO_PROBABILITY` of the unsampled.
         scores: Six probabilities in the order of `CATEGORIES`.
         uncertainty: Entropy / ln 6.
         seen_at: When it was classified.
@@ -89,17 +95,21 @@ class Pool:
         Raises:
             BadConfiguration: The keyring was rotated since it was read: what it sealed now, nobody could open.
         """
+        async with self._database.write() as session:
+            return await self.enter(session, arrivals, max_messages=max_messages)
+
+    async def enter(self, session: AsyncSession, arrivals: Sequence[Arrival], *, max_messages: int) -> Added:
+        """Add verdicts as `add` does, within the caller's transaction."""
         ring = self._keyring
         keyed = [(a, ring.fingerprint(a.text), None if a.user is None else ring.user_hash(a.user)) for a in arrivals]
         added = Added(0, 0, 0)
-        async with self._database.write() as session:
-            latest = await session.scalar(select(Message.key_id).order_by(Message.id.desc()).limit(1))
-            if latest is not None and not ring.holds(latest):
-                raise BadConfiguration(f"The keyring was rotated to {latest} since this process read it: restart it.")
-            room = max_messages - await _size(session)
-            for first in range(0, len(keyed), _CHUNK):
-                part = await self._add(session, keyed[first : first + _CHUNK], room - added.new)
-                added = Added(added.new + part.new, added.repeated + part.repeated, added.dropped + part.dropped)
+        latest = await session.scalar(select(Message.key_id).order_by(Message.id.desc()).limit(1))
+        if latest is not None and not ring.holds(latest):
+            raise BadConfiguration(f"The keyring was rotated to {latest} since this process read it: restart it.")
+        room = max_messages - await _size(session)
+        for first in range(0, len(keyed), _CHUNK):
+            part = await self._add(session, keyed[first : first + _CHUNK], room - added.new)
+            added = Added(added.new + part.new, added.repeated + part.repeated, added.dropped + part.dropped)
         return added
 
     async def check_keyring(self) -> None:
@@ -145,17 +155,24 @@ class Pool:
         async with self._database.read() as session:
             return {message_id: probability for message_id, probability in await session.execute(audited)}
 
+    async def unsampled(self) -> set[int]:
+        """Return the ids of the waiting messages that were not drawn from the traffic."""
+        waiting = select(Message.id).where(Message.state == MessageState.POOLED, Message.reason.in_(UNSAMPLED))
+        async with self._database.read() as session:
+            return set(await session.scalars(waiting))
+
     async def verdicts(
         self, *, until: datetime | None = None, after: datetime | None = None, limit: int
     ) -> list[tuple[Category, float]]:
-        """Return category and uncertainty of the messages that came last, picked ones too, newest first.
+        """Return category and uncertainty of the sampled messages that came last, picked ones too, newest first.
 
         Args:
             until: Those first seen then or before.
             after: Those first seen later.
             limit: How many.
         """
-        query = select(Message.category, Message.uncertainty).order_by(Message.id.desc()).limit(limit)
+        sampled = Message.reason.not_in(UNSAMPLED)  # what people chose to send says nothing about the traffic
+        query = select(Message.category, Message.uncertainty).where(sampled).order_by(Message.id.desc()).limit(limit)
         if until is not None:
             query = query.where(Message.first_seen_at <= until)
         if after is not None:  # nothing is seen last before it is seen first, and the index is on the last time
@@ -204,7 +221,8 @@ class Pool:
             now = self._clock()
             await session.merge(Erasure(user_hash=user_hash, erased_at=now))
             doomed = await session.execute(delete(Message).where(theirs, ~shared, ~Message.anonymous))
-            await session.execute(delete(Sighting).where(Sighting.user_hash == user_hash))
+            for row in (Sighting, Report):
+                await session.execute(delete(row).where(row.user_hash == user_hash))
             count = cast("CursorResult[Any]", doomed).rowcount
             enter(session, Deed.USER_ERASED, at=now, actor=CLI, messages=count)
             return count
@@ -315,13 +333,16 @@ async def _erased(session: AsyncSession, users: set[str]) -> dict[str | None, da
 
 def _repeat(message: Message, arrival: Arrival) -> None:
     message.last_seen_at = max(message.last_seen_at, arrival.seen_at)
-    disputed, again = message.reason == SHADOW, arrival.reason == SHADOW
-    if again and not disputed:
-        return  # it came by another way: were that forgotten, the audit sample would lack just what models dispute
+    had, has = _RANKS.get(message.reason, _SAMPLED), _RANKS.get(arrival.reason, _SAMPLED)
+    if has < had or arrival.reason == FEEDBACK:
+        return  # it came by a better way: were that forgotten, the audit sample would lack just what models dispute
     message.seen_count += 1
     likelier = arrival.inclusion_probability > message.inclusion_probability
-    if message.state is MessageState.POOLED and (likelier if again == disputed else disputed):
+    if message.state is MessageState.POOLED and (has > had or likelier):
         message.inclusion_probability, message.reason = arrival.inclusion_probability, arrival.reason
+        if had == _RANKS[FEEDBACK] < has:  # estimates ask whether the verdict that let it in was right
+            message.model_version, message.category = arrival.model_version, arrival.category
+            message.scores, message.uncertainty = list(arrival.scores), arrival.uncertainty
 
 
 async def _sight(session: AsyncSession, sightings: Sequence[tuple[int, str, datetime]]) -> None:

@@ -12,7 +12,7 @@ from guard.errors import Conflict, NotFound
 from guard.store.database import Database
 from guard.store.keyring import Keyring
 from guard.store.ledger import enter
-from guard.store.pool import AUDIT, move, open_text
+from guard.store.pool import AUDIT, IMPORT, move, open_text
 from guard.store.rows import Cycle, Label, Message, Pick, PickMark
 from guard.store.states import CycleState, Deed, Mark, MessageState, PickState
 from guard.taxonomy import CATEGORIES, Category
@@ -137,7 +137,9 @@ class Review:
         """Return how far the latest cycle's batch is; None before the first cycle."""
         now = self._clock()
         async with self._database.read() as session:
-            cycle = await session.scalar(select(Cycle).order_by(Cycle.id.desc()).limit(1))
+            cycle = await session.scalar(
+                select(Cycle).where(Cycle.strategy != IMPORT).order_by(Cycle.id.desc()).limit(1)
+            )
             if cycle is None:
                 return None
             rows = await session.execute(

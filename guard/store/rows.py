@@ -8,7 +8,16 @@ from advanced_alchemy.types import BigIntIdentity, DateTimeUTC
 from sqlalchemy import JSON, Enum, ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from guard.store.states import ContrastState, CycleState, Deed, Mark, MessageState, PickState, Role
+from guard.store.states import (
+    ContrastState,
+    CycleState,
+    Deed,
+    Mark,
+    MessageState,
+    PickState,
+    ReportSource,
+    Role,
+)
 from guard.taxonomy import Category
 
 
@@ -47,6 +56,7 @@ class Row(DeclarativeBase):
         Mark: _enum(Mark, 16),
         MessageState: _enum(MessageState, 16),
         PickState: _enum(PickState, 16),
+        ReportSource: _enum(ReportSource, 16),
         Role: _enum(Role, 16),
     }
 
@@ -135,6 +145,27 @@ class Erasure(Row):
 
     user_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     erased_at: Mapped[datetime]
+
+
+class Report(Row):
+    """That somebody called a verdict wrong; `category` is what it should have been, None where they could not say.
+
+    `answer` is the keyed hash of the answer's id and the text's place in it: an answer is reported once.
+    """
+
+    __tablename__ = "report"
+    __table_args__ = (Index(None, "user_hash", "reported_at"), Index(None, "key_name", "reported_at"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    message_id: Mapped[int] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"), index=True)
+    answer: Mapped[bytes] = mapped_column(unique=True)
+    user_hash: Mapped[str | None] = mapped_column(String(64))
+    key_name: Mapped[str] = mapped_column(String(64))
+    source: Mapped[ReportSource]
+    model_version: Mapped[str] = mapped_column(String(16))
+    verdict: Mapped[Category]
+    category: Mapped[Category | None]
+    reported_at: Mapped[datetime]
 
 
 class Cycle(Row):

@@ -38,6 +38,13 @@ class ContrastVerdict(StrEnum):
     UNCLEAR = "unclear"
 
 
+class ReportSource(StrEnum):
+    """Who says that a verdict was wrong: the chatbot that got it, or a person who uses or oversees the chatbot."""
+
+    CHATBOT = "chatbot"
+    PERSON = "person"
+
+
 class CycleState(StrEnum):
     """The stages of a cycle and its three ends."""
 

@@ -134,7 +134,7 @@ async def test_guessing(desk: Running) -> None:
     assert refused.status_code == 429
     assert "wait 15 minutes" in refused.text
     as_json = await log_in(desk, accept="application/json")
-    assert (as_json.status_code, as_json.json()["title"]) == (429, "Too many attempts")
+    assert (as_json.status_code, as_json.json()["title"]) == (429, "Too many requests")
     assert 890 <= int(as_json.headers["retry-after"]) <= 900
 
 

@@ -66,6 +66,8 @@ def _bodies(canary: Canaries) -> Iterator[bytes]:
         {"text": {canary(): canary()}},
         {"text": canary() + "x" * 3000},
         {"texts": [canary()] * 20},
+        {"id": canary(), "text": canary(), "category": None, "source": "person", "user": canary()},
+        {"id": "cls-1", "text": canary(), "category": canary(), "source": canary()},
         {"pick_id": canary(), "category": canary(), "idempotency_key": canary()},
         {"pick_id": 1, "category": canary()},
         {"pick_id": 1, "category": None, "idempotency_key": canary() + "\u00e4"},
@@ -86,7 +88,7 @@ def _send_everything(guard: ServedGuard, canary: Canaries) -> str:
     answers: list[httpx.Response] = []
     with httpx.Client(base_url=guard.base_url) as client:
         for body in _bodies(canary):
-            answers += [client.post(path, content=body) for path in ("/classify", "/review/labels")]
+            answers += [client.post(path, content=body) for path in ("/classify", "/review/labels", "/feedback")]
         for path in ("/review/login", "/review/label", "/review/label/flag", "/review/label/pass", "/review/logout"):
             for accept in ("text/html", "application/json"):
                 fields = ("name", "password", "category", "pick_id", "key", "csrf", canary())

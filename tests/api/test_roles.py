@@ -34,6 +34,7 @@ MAY: dict[tuple[str, str], set[str]] = {
     ("POST", "/v1/moderations"): {Role.CLIENT, Role.ADMIN},
     ("POST", "/v1/classify"): {Role.CLIENT, Role.ADMIN},
     ("POST", "/beta/litellm_basic_guardrail_api"): {Role.CLIENT, Role.ADMIN},
+    ("POST", "/feedback"): {Role.CLIENT, Role.ADMIN},
     ("POST", "/review/next"): DESK,
     ("POST", "/review/labels"): DESK,
     ("POST", "/review/undo"): DESK,

@@ -27,7 +27,7 @@ from tests.deploy.test_dockerfile import read_stages
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = (ROOT / "README.md").read_text()
-_PAGES: Final = ("clients", "monitoring", "desk")
+_PAGES: Final = ("clients", "monitoring", "desk", "messages")
 PAGES: Final = README + "".join((ROOT / "docs" / f"{page}.md").read_text() for page in _PAGES)
 FIRST_SCREEN: Final = README.partition("\n## ")[0]
 ADDRESS: Final = "http://127.0.0.1:8000"

@@ -74,7 +74,8 @@ def test_help_names_every_command(run: Run) -> None:
     """The help lists every command, each with what it does."""
     result = run("--help")
     assert result.exit_code == 0
-    assert all(name in result.output for name in ("serve", "check", "erase", "keys", "reviewers", "keyring", "models"))
+    commands = ("serve", "check", "erase", "keys", "reviewers", "keyring", "messages", "models")
+    assert all(name in result.output for name in commands)
 
 
 # keys
@@ -121,6 +122,33 @@ def test_unknown_role(run: Run) -> None:
 
 
 # texts
+
+
+def test_messages_out_and_in(run: Run, main: Callable[..., str], tmp_path: Path) -> None:
+    """An export is its owner's alone and overwrites nothing; its import says what it did, or names the rows it refuses."""
+
+    async def fill(store: Store) -> None:
+        await add(store, arrival("=mine", "ada"), arrival("theirs", "ben"))
+
+    _with_store(fill)
+    file = tmp_path / "out.csv"
+    assert run("messages", "export", str(file), "--format", "csv").output == f"Wrote 2 messages to {file}.\n"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert main("messages", "export", str(file)).startswith("Invalid request: ")
+    dry = run("messages", "import", str(file), "--format", "csv", "--dry-run")
+    assert dry.output.startswith("Would import 0 messages and 0 labels; there already: 2 and 0;")
+    file.write_text(file.read_text().replace("theirs,,", "theirs,self-harm,"))
+    assert run("messages", "import", str(file), "--format", "csv").output.startswith(
+        "Imported 0 messages and 1 labels;"
+    )
+    file.write_text("text,label\ncanary,wrong\n")
+    refused = main("messages", "import", str(file), "--format", "csv")
+    assert refused.startswith("Row 1: a label is none of self-harm")
+    assert refused.endswith(f"Invalid request: 1 rows of {file} cannot be taken: nothing was imported.\n")
+    assert "canary" not in refused
+    file.write_bytes(b"\xff")
+    assert "UTF-8" in main("messages", "import", str(file))
+    assert main("messages", "import", str(tmp_path / "none")).startswith("Invalid request: ")
 
 
 def test_erase(run: Run) -> None:

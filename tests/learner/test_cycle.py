@@ -72,6 +72,7 @@ class TestEnds:
                 "pool": 20,
                 "picked": 4,
                 "audits": 0,
+                "reports": 0,
                 "clusters": 4,
                 "audits_fresh": 0,
                 "audits_stale": 0,
