@@ -5,7 +5,7 @@ The audit draw and what was reported take their shares, a query strategy, found 
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
@@ -163,26 +163,18 @@ def select(
     audit = np.fromiter((int(id_) in audits for id_ in pool.ids), dtype=bool, count=len(pool))
     reported = np.fromiter((int(id_) in reports for id_ in pool.ids), dtype=bool, count=len(pool)) & ~audit
 
-    def draw(rows: Rows, number: int, generator: np.random.Generator) -> list[Choice]:
-        groups, _leaders = _grouped(leader, rows)
-        return uniform(Stand.draw(groups, pool.users, np.ones(len(groups)), room, generator), number, take, generator)
+    def draw(strata: Sequence[npt.NDArray[np.bool_]], number: int, stream: int) -> list[Choice]:
+        generator = np.random.default_rng([seed, stream])  # apart from the strategy's own draws
+        return _drawn(pool, leader, [order[stratum[order]] for stratum in strata], number, room, take, generator)
 
     slots = max(1, round(feedback_share * size))
-    drawn: list[Choice] = []
     others = int((~(audit | reported)).sum()) + min(slots, int(reported.sum()))
-    wanted = max(round(audit_share * size), size - others)
-    covered = np.zeros(len(pool), dtype=bool)
     newest = np.isin(pool.ids, list(fresh))
-    generator = np.random.default_rng([seed, 1])  # apart from the strategy's own draws
-    for stratum in (audit & newest, audit & ~newest):
-        offered = order[(stratum & ~covered)[order]]
-        if len(offered) and len(drawn) < wanted:
-            drawn += draw(offered, wanted - len(drawn), generator)
-            covered = np.isin(leader, leader[[choice.row for choice in drawn]])
-    told: list[Choice] = []
-    if len(doubted := order[(reported & ~covered)[order]]) and len(drawn) < size:
-        told = draw(doubted, min(slots, size - len(drawn)), np.random.default_rng([seed, 3]))
-        covered |= np.isin(leader, leader[[choice.row for choice in told]])
+    wanted = max(round(audit_share * size), size - others)
+    drawn = draw([audit & newest, audit & ~newest], wanted, 1)
+    covered = np.isin(leader, leader[[choice.row for choice in drawn]])
+    told = draw([reported & ~covered], min(slots, size - len(drawn)), 3)
+    covered |= np.isin(leader, leader[[choice.row for choice in told]])
     open_ = order[~(audit | reported | covered)[order]]
     chosen: list[Choice] = []
     left = size - len(drawn) - len(told)
@@ -215,6 +207,26 @@ def select(
         pick = _picked(pool, AUDIT, choice, doubles=int(doubles[choice.row]), let_in=audits[int(pool.ids[choice.row])])
         picks.insert(place, pick)
     return picks
+
+
+def _drawn(
+    pool: Embedded,
+    leader: Rows,
+    strata: Sequence[Rows],
+    number: int,
+    room: Callable[[str], int],
+    take: Callable[[int], bool],
+    generator: np.random.Generator,
+) -> list[Choice]:
+    """Draw evenly from the first stratum, and from each further one only what those before it could not give."""
+    drawn: list[Choice] = []
+    for stratum in strata:
+        offered = stratum[~np.isin(leader[stratum], leader[[choice.row for choice in drawn]])]
+        if len(offered) and len(drawn) < number:
+            groups, _leaders = _grouped(leader, offered)
+            stand = Stand.draw(groups, pool.users, np.ones(len(groups)), room, generator)
+            drawn += uniform(stand, number - len(drawn), take, generator)
+    return drawn
 
 
 def _grouped(leader: Rows, order: Rows) -> tuple[Groups, Rows]:
