@@ -7,7 +7,7 @@ The audit draw takes its share, a query strategy, found by its name, the rest. `
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from guard.errors import BadConfiguration
 from guard.store.cycles import Picked
 from guard.taxonomy import CATEGORIES
-from learner.cluster import Rows, UnitRows, Vectors, leaders
+from learner.chart import chart
+from learner.cluster import Rows, UnitRows, Vectors, leaders, unit
 from learner.embed import Embedded
 from learner.rivals import Badge, ClusterMargin, Margin, Rare, Stochastic
 from learner.strategies import (
@@ -98,6 +99,7 @@ def select(
     seed: int,
     audits: Mapping[int, float] = MappingProxyType({}),
     audit_share: float = 0.0,
+    layout: dict[str, Any] | None = None,
 ) -> list[Picked]:
     """Choose the batch that people label: the strategy's picks, best first, the audit's at random places among them.
 
@@ -123,6 +125,7 @@ def select(
         seed: Of everything random; the same pool, strategy and seed give the same batch.
         audits: The probability of being in the pool, by id, of those messages that came by the audit stream.
         audit_share: The part of N that is drawn among them.
+        layout: Filled with the map of the selection, as `learner.chart` makes it.
     """
     if not len(pool) or size < 1:
         return []
@@ -164,12 +167,23 @@ def select(
             seed=seed,
         )
         chosen = by.choose(candidates, size - len(drawn), take)
+        if layout is not None:
+            taken = [(choice, False) for choice in chosen] + [(choice, True) for choice in drawn]
+            vectors = unit(pool.vectors[[choice.row for choice, _ in taken]].astype(np.float32, copy=False))
+            marks = [(v, _cluster(choice), audited) for v, (choice, audited) in zip(vectors, taken, strict=True)]
+            labels = candidates.partitions[0] if candidates.partitions else None
+            layout.update(chart(candidates.vectors, labels, candidates.uncertainty, marks))
     picks = [_picked(pool, str(by), choice, doubles=int(doubles[choice.row])) for choice in chosen]
     places = np.random.default_rng([seed, 2]).integers(len(picks) + 1, size=len(drawn))
     for place, choice in sorted(zip(places.tolist(), drawn, strict=True), key=lambda pair: -pair[0]):
         pick = _picked(pool, AUDIT, choice, doubles=int(doubles[choice.row]), let_in=audits[int(pool.ids[choice.row])])
         picks.insert(place, pick)
     return picks
+
+
+def _cluster(choice: Choice) -> int | None:
+    found = choice.score.get("cluster")
+    return None if found is None else int(found)
 
 
 def _grouped(leader: Rows, order: Rows) -> tuple[Groups, Rows]:

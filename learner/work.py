@@ -67,6 +67,7 @@ class Work:
             progress=self._progress,
         )
         anchors, labels = await self._anchors(bundle) if cycle.strategy in ANCHORED else (None, None)
+        layout: dict[str, Any] = {}
         picks = await asyncio.to_thread(
             select,
             pool,
@@ -76,10 +77,12 @@ class Work:
             seed=cycle.seed,
             audits=await self._store.pool.audits(),
             audit_share=self._settings.audit_share,
+            layout=layout,
         )
         audits = sum(pick.reason["strategy"] == AUDIT for pick in picks)
         clusters = {pick.reason["cluster"] for pick in picks if "cluster" in pick.reason}
-        return picks, {"pool": len(pool), "picked": len(picks), "audits": audits, "clusters": len(clusters)}
+        figures = {"pool": len(pool), "picked": len(picks), "audits": audits, "clusters": len(clusters)}
+        return picks, figures | ({"map": layout} if layout else {})
 
     async def vary(self, cycle: Cycle, *, fence: int) -> dict[str, Any]:
         """Have the LLM write variations of what was labelled and return the stage's figures."""

@@ -5,6 +5,7 @@ from litestar.types import ControllerRouterHandler
 from guard.review.guideline import GuidelineController
 from guard.review.label import LabelController
 from guard.review.login import LoginController
+from guard.review.loop import LoopController
 from guard.routes.classify import classify
 from guard.routes.health import healthz, metrics, readyz
 from guard.routes.litellm import litellm_guardrail
@@ -24,4 +25,5 @@ ROUTES: list[ControllerRouterHandler] = [
     LoginController,
     LabelController,
     GuidelineController,
+    LoopController,
 ]

@@ -4,7 +4,7 @@
         await store.pool.add(sightings)
 
 One noun a module: `pool` (messages), `review` (picks and labels), `marks`, `cycles`, `variations`, `contrasts`, `keys`,
-`reviewers`, `sessions`, `ledger`, `lease`.
+`reviewers`, `sessions`, `ledger`, `moves`, `lease`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +20,7 @@ from guard.store.keys import Keys
 from guard.store.lease import Leases
 from guard.store.ledger import Ledger
 from guard.store.marks import Marks
+from guard.store.moves import Moves
 from guard.store.pool import Pool
 from guard.store.review import Review
 from guard.store.reviewers import Reviewers
@@ -69,6 +70,7 @@ class Store:
         self.reviewers = Reviewers(database, clock)
         self.sessions = Sessions(database, keyring, clock, idle_s=session_idle_s, max_s=session_max_s)
         self.ledger = Ledger(database)
+        self.moves = Moves(database, clock)
         self.leases = Leases(database, clock)
 
     async def rotate(self, keyring: Keyring, *, batch: int = 500) -> int:
