@@ -15,6 +15,7 @@ CURVE_HEIGHT: Final = 260
 _ROW: Final = 34  # of a picture of intervals, a category each
 _NAMES: Final = 170  # what the categories' names take of the width
 _EDGE: Final = 44  # between axis and border
+_MARGIN: Final = 60  # of the map: the largest cluster and its number above it
 _BARS: Final = 10  # cycles whose stages are drawn
 _BAR: Final = 26
 _LEAST_SPAN: Final = 0.01  # of macro-F1: a flat curve looks flat
@@ -88,7 +89,7 @@ class Pictures:
             return Drawing(MAP_HEIGHT)
         places: list[dict[str, Any]] = [*found.clusters, *found.picks]
         xs, ys = ([float(place[axis]) for place in places] or [0.0] for axis in "xy")
-        x, y = _Scale(xs, _EDGE, WIDTH - _EDGE), _Scale(ys, MAP_HEIGHT - _EDGE, _EDGE)
+        x, y = _Scale(xs, _MARGIN, WIDTH - _MARGIN), _Scale(ys, MAP_HEIGHT - _MARGIN, _MARGIN)
         most = max((cluster["size"] for cluster in found.clusters), default=1.0)
         clusters = (
             Spot(x(c["x"]), y(c["y"]), round(6 + 30 * math.sqrt(c["size"] / most), 1), f"{c['cluster']:.0f}")
