@@ -23,6 +23,7 @@ from guard.taxonomy import Category
 MANIFEST: Final = "manifest.json"
 POINTER: Final = "champion"
 SHADOW: Final = "shadow"
+HOLD: Final = "hold"
 HISTORY: Final = "promotions.jsonl"
 _VERSION = re.compile(r"[0-9]{4,}")
 _PARTIAL = re.compile(r"\.([0-9]{4,})\.partial")
@@ -95,6 +96,14 @@ class Promotion(msgspec.Struct, frozen=True):
     rollback: bool = False
 
 
+class Hold(msgspec.Struct, frozen=True):
+    """That the learner promotes nothing until somebody ends it; people may."""
+
+    at: datetime
+    by: str
+    reason: str
+
+
 class Exports:
     """The folder of versions.
 
@@ -145,6 +154,33 @@ class Exports:
                 self._point(SHADOW, version)
             else:
                 (self.folder / SHADOW).unlink(missing_ok=True)
+
+    def hold(self) -> Hold | None:
+        """Return the hold that stands; one that cannot be read stands as well."""
+        try:
+            return msgspec.json.decode((self.folder / HOLD).read_bytes(), type=Hold)
+        except FileNotFoundError:
+            return None
+        except msgspec.DecodeError:
+            return Hold(datetime.fromtimestamp(0, UTC), "unknown", f"the file {HOLD} cannot be read")
+
+    def set_hold(self, *, by: str, reason: str) -> None:
+        """Have the learner promote nothing from now on; a hold that stands is replaced."""
+        with self._locked():
+            self._point(HOLD, msgspec.json.encode(Hold(datetime.now(UTC), by, reason)).decode())
+
+    def end_hold(self) -> None:
+        """Let the learner promote again.
+
+        Raises:
+            NotFound: There is no hold.
+        """
+        with self._locked():
+            try:
+                (self.folder / HOLD).unlink()
+            except FileNotFoundError:
+                raise NotFound("There is no hold: the learner promotes what passes the gate.") from None
+            _sync(self.folder)
 
     def manifest(self, version: str) -> Manifest:
         """Read a version's manifest.
@@ -214,14 +250,17 @@ class Exports:
         """
         return self._move(version, by=by, reason=reason, expected=expected, rollback=False)
 
-    def rollback(self, *, by: str, reason: str) -> Promotion:
+    def rollback(self, *, by: str, reason: str, expected: str | None = None) -> Promotion:
         """Move the pointer back to the champion before this one; a second rollback goes one further back.
 
         Raises:
+            Conflict: The champion is no longer the expected one.
             NotFound: There is none before it.
             BrokenExport: It does not verify any more.
         """
         champion = self.champion()
+        if expected is not None and champion != expected:
+            raise Conflict(f"The champion is {champion}, not {expected}: look again before going back.")
         trail: list[str] = []
         for move in self.promotions():
             if move.previous is not None and trail[-1:] != [move.previous]:
@@ -284,9 +323,9 @@ class Exports:
         except FileNotFoundError:
             return None
 
-    def _point(self, name: str, version: str) -> None:
+    def _point(self, name: str, line: str) -> None:
         partial = self.folder / f".{name}.partial"
-        partial.write_text(f"{version}\n")
+        partial.write_text(f"{line}\n")
         _sync(partial)
         partial.replace(self.folder / name)
         _sync(self.folder)

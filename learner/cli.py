@@ -16,6 +16,7 @@ from rich.table import Table
 
 from guard import logs
 from guard.cli import execute
+from guard.curve import Expectation
 from guard.errors import BadConfiguration
 from guard.exports import Exports
 from guard.settings import GuardSettings, read_settings
@@ -28,7 +29,7 @@ from guard.taxonomy import CATEGORIES, Category
 from learner.cycle import Step, obstacle, waiting
 from learner.progress import shown
 from learner.settings import LearnerSettings
-from learner.stopping import Expectation, expected, paused
+from learner.stopping import expected, paused
 from learner.work import Work
 
 _RECENT: Final = 5

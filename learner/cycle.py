@@ -168,11 +168,15 @@ class Loop:
         if (reason := self._promoted(challenger)) is not None:  # a killed learner came as far as the pointer
             return await self._advance(cycle, CycleState.PROMOTED, reasons=[reason])
         judgement = await self._work.judge(champion, challenger)
-        if judgement.promote:
-            await self._hold_on()
-            await self._work.promote(judgement, challenger, expected=champion)
-        target = CycleState.PROMOTED if judgement.promote else CycleState.HELD
-        return await self._advance(cycle, target, figures={"gate": dict(judgement.metrics)}, reasons=judgement.reasons)
+        figures = {"gate": dict(judgement.metrics), "confusion": dict(judgement.tables)}
+        reasons = judgement.reasons
+        if (hold := self._exports.hold()) is not None:
+            reasons = (f"promotions are on hold by {hold.by}: {hold.reason}", *reasons)
+        if not judgement.promote or hold is not None:
+            return await self._advance(cycle, CycleState.HELD, figures=figures, reasons=reasons)
+        await self._hold_on()
+        await self._work.promote(judgement, challenger, expected=champion)
+        return await self._advance(cycle, CycleState.PROMOTED, figures=figures, reasons=reasons)
 
     async def _fail(self, cycle: Cycle, error: Exception) -> Cycle:
         kind = type(error).__name__

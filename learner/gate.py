@@ -5,7 +5,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -15,7 +15,7 @@ from guard.bundle import Bundle
 from guard.taxonomy import CATEGORIES, GUIDELINES, Category
 from learner.compare import by_group, resampled_deltas
 from learner.dataset import Corpus, Example
-from learner.report import ONNX_DIFFERENCE, ONNX_TOLERANCE, Scored, mean_f1, metrics, score
+from learner.report import ONNX_DIFFERENCE, ONNX_TOLERANCE, Scored, confusion, mean_f1, metrics, score
 from learner.settings import LearnerSettings
 
 _INTERVAL: Final = (2.5, 97.5)
@@ -32,17 +32,21 @@ class Judgement:
         promote: Whether every rule holds.
         reasons: Every rule that was broken; where none was, what speaks for it.
         metrics: Figures by name, in shares of 1 unless they count.
+        tables: `(6, 6)` counts by name: `challenger` and `champion`, a row for each label and a column for each decision,
+            and `changes`, a row for each decision of the champion and a column for each of the challenger.
     """
 
     promote: bool
     reasons: tuple[str, ...]
     metrics: Mapping[str, float]
+    tables: Mapping[str, list[list[int]]] = field(default_factory=dict)
 
 
 def judge(champion: Bundle | None, challenger: Bundle, corpus: Corpus, settings: LearnerSettings) -> Judgement:
     """Judge a challenger; where there is no champion, by the must-pass list and its ONNX alone."""
     new = score(challenger, corpus.gate)
     figures = metrics(new)
+    tables = {"challenger": confusion(new.labels, new.decisions).tolist()}
     failures, confused = _must_pass(challenger, corpus.must_pass)
     figures["must_pass_rows"] = float(len(corpus.must_pass))
     figures["must_pass_confused"] = float(confused)
@@ -54,6 +58,8 @@ def judge(champion: Bundle | None, challenger: Bundle, corpus: Corpus, settings:
     else:
         old = score(champion, corpus.gate)
         before = metrics(old)
+        tables["champion"] = confusion(old.labels, old.decisions).tolist()
+        tables["changes"] = confusion(old.decisions, new.decisions).tolist()
         figures |= _comparison(old, new, [example.group for example in corpus.gate], settings.seed)
         figures |= {f"champion.{name}": value for name, value in before.items() if not name.startswith("rows")}
         broken += _broken_comparison(before, figures, settings)
@@ -62,10 +68,10 @@ def judge(champion: Bundle | None, challenger: Bundle, corpus: Corpus, settings:
             f"{_interval(figures)}"
         )
     if broken:
-        return Judgement(promote=False, reasons=tuple(broken), metrics=MappingProxyType(figures))
+        return Judgement(False, tuple(broken), MappingProxyType(figures), MappingProxyType(tables))
     unseen = [c for c in _GUARDED if f"recall.{c}" not in figures]
     reasons = (favour, *(f"recall of {c} could not be judged: the gate set has no message of it" for c in unseen))
-    return Judgement(promote=True, reasons=reasons, metrics=MappingProxyType(figures))
+    return Judgement(True, reasons, MappingProxyType(figures), MappingProxyType(tables))
 
 
 def _must_pass(bundle: Bundle, must_pass: Sequence[Example]) -> tuple[Counter[Category], int]:

@@ -6,7 +6,7 @@ from learner.gate import Judgement
 
 
 def promote(exports: Exports, judgement: Judgement, version: str, *, expected: str | None, by: str) -> bool:
-    """Make a version champion if it was judged fit; return whether it is the champion now.
+    """Make a version champion if it was judged fit and nobody holds promotions; return whether it is the champion now.
 
     Doing it twice is doing it once.
 
@@ -22,7 +22,7 @@ def promote(exports: Exports, judgement: Judgement, version: str, *, expected: s
     champion = exports.champion()
     if champion == version:
         return True
-    if not judgement.promote:
+    if not judgement.promote or (champion is not None and exports.hold() is not None):
         return False
     if champion != expected:
         raise Conflict(f"The champion is {champion}, not {expected}: judge {version} against it first.")

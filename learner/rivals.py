@@ -141,7 +141,7 @@ class Stochastic:
         """Draw in cluster after cluster; what the caps left out fills up."""
         generator = np.random.default_rng(candidates.seed)
         wanted = self.clusters or cluster_count(len(candidates), size)
-        labels = partition(candidates.vectors, min(wanted, len(candidates)), seed=candidates.seed)
+        labels = candidates.cluster(wanted)
         uncertainty = candidates.uncertainty.astype(np.float64)
         weights = np.maximum((uncertainty / max(float(uncertainty.max()), _FLOOR)) ** _SHARPNESS, _FLOOR)
         stand = Stand.draw(candidates.groups, candidates.users, weights, candidates.room, generator)

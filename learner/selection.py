@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ from guard.errors import BadConfiguration
 from guard.store.cycles import Picked
 from guard.store.reports import Reported
 from guard.taxonomy import CATEGORIES
-from learner.cluster import Rows, UnitRows, Vectors, leaders
+from learner.chart import chart
+from learner.cluster import Rows, UnitRows, Vectors, leaders, unit
 from learner.embed import Embedded
 from learner.rivals import Badge, ClusterMargin, Margin, Rare, Stochastic
 from learner.strategies import (
@@ -106,6 +107,7 @@ def select(
     reports: Mapping[int, Reported] = MappingProxyType({}),
     feedback_share: float = 0.1,
     unsampled: Collection[int] = frozenset(),
+    layout: dict[str, Any] | None = None,
 ) -> list[Picked]:
     """Choose the batch that people label: the strategy's picks, best first, the audit's at random places among them.
 
@@ -142,6 +144,7 @@ def select(
         reports: What was reported, by id, none of it an audit arrival.
         feedback_share: The part of N that is drawn among it, one at least.
         unsampled: The ids of what was not drawn from the traffic: its picks have no probability.
+        layout: Filled with the map of the selection, as `learner.chart` makes it.
     """
     if not len(pool) or size < 1:
         return []
@@ -191,6 +194,8 @@ def select(
             seed=seed,
         )
         chosen = by.choose(candidates, left, take)
+        if layout is not None:
+            layout.update(_map(pool, candidates, [*told, *chosen], drawn))
     picks = [_of_report(pool, reports, choice, doubles=int(doubles[choice.row])) for choice in told]
     picks += [
         _picked(
@@ -227,6 +232,19 @@ def _drawn(
             stand = Stand.draw(groups, pool.users, np.ones(len(groups)), room, generator)
             drawn += uniform(stand, number - len(drawn), take, generator)
     return drawn
+
+
+def _map(pool: Embedded, candidates: Candidates, picked: Sequence[Choice], audited: Sequence[Choice]) -> dict[str, Any]:
+    taken = [(choice, False) for choice in picked] + [(choice, True) for choice in audited]
+    vectors = unit(pool.vectors[[choice.row for choice, _ in taken]].astype(np.float32, copy=False))
+    marks = [(vector, _cluster(choice), audit) for vector, (choice, audit) in zip(vectors, taken, strict=True)]
+    labels = candidates.partitions[0] if candidates.partitions else None
+    return chart(candidates.vectors, labels, candidates.uncertainty, marks)
+
+
+def _cluster(choice: Choice) -> int | None:
+    found = choice.score.get("cluster")
+    return None if found is None else int(found)
 
 
 def _grouped(leader: Rows, order: Rows) -> tuple[Groups, Rows]:

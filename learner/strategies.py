@@ -56,6 +56,7 @@ class Candidates:
         uncertainty: `(n,)` in [0, 1], entropy / ln 6.
         room: How many more messages of a user the batch takes.
         seed: Of everything random.
+        partitions: Each way in which a strategy has clustered all of them, for the map of the selection.
     """
 
     groups: Groups
@@ -65,9 +66,16 @@ class Candidates:
     uncertainty: npt.NDArray[np.float32]
     room: Room
     seed: int
+    partitions: list[Rows] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
         return len(self.groups)
+
+    def cluster(self, count: int) -> Rows:
+        """Return the cluster of each candidate, of at most `count`, and keep it among the partitions."""
+        labels = partition(self.vectors, min(count, len(self)), seed=self.seed)
+        self.partitions.append(labels)
+        return labels
 
     def row(self, candidate: int) -> int:
         """Return the row of the pool that stands for a candidate."""
@@ -164,7 +172,7 @@ class Cluster:
     def choose(self, candidates: Candidates, size: int, take: Take) -> list[Choice]:
         """Take turns over the clusters."""
         wanted = self.clusters or cluster_count(len(candidates), size)
-        labels = partition(candidates.vectors, min(wanted, len(candidates)), seed=candidates.seed)
+        labels = candidates.cluster(wanted)
         order = candidates.by_uncertainty()
         queues = [order[labels[order] == cluster] for cluster in range(int(labels.max()) + 1)]
         asked = [0] * len(queues)

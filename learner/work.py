@@ -74,6 +74,7 @@ class Work:
         fresh = audits if drawn_at is None else await self._store.pool.audits(after=drawn_at)
         unsampled = await self._store.pool.unsampled()
         anchors, labels = await self._anchors(bundle) if cycle.strategy in ANCHORED else (None, None)
+        layout: dict[str, Any] = {}
         picks = await asyncio.to_thread(
             select,
             pool,
@@ -87,11 +88,12 @@ class Work:
             reports=await self._store.reports.waiting(),
             feedback_share=self._settings.feedback_share,
             unsampled=unsampled,
+            layout=layout,
         )
         picks = await asyncio.to_thread(surround, picks, pool, *await self._labelled(bundle))
         clusters = {pick.reason["cluster"] for pick in picks if "cluster" in pick.reason}
         offered = [id_ for id_ in pool.ids.tolist() if id_ in audits]
-        return picks, {
+        figures = {
             "pool": len(pool),
             "picked": len(picks),
             "audits": sum(pick.reason["strategy"] == AUDIT for pick in picks),
@@ -102,6 +104,7 @@ class Work:
             "audits_stale": sum(id_ not in fresh for id_ in offered),
             "others": sum(id_ not in audits and id_ not in unsampled for id_ in pool.ids.tolist()),
         }
+        return picks, figures | ({"map": layout} if layout else {})
 
     async def vary(self, cycle: Cycle, *, fence: int) -> dict[str, Any]:
         """Have the LLM write variations of what was labelled and return the stage's figures."""

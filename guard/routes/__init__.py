@@ -6,6 +6,7 @@ from guard.review.guideline import GuidelineController
 from guard.review.label import LabelController
 from guard.review.ledger import LedgerController
 from guard.review.login import LoginController
+from guard.review.loop import LoopController
 from guard.routes.classify import classify
 from guard.routes.feedback import feedback
 from guard.routes.health import healthz, metrics, readyz
@@ -28,4 +29,5 @@ ROUTES: list[ControllerRouterHandler] = [
     LabelController,
     GuidelineController,
     LedgerController,
+    LoopController,
 ]

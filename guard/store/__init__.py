@@ -5,7 +5,7 @@
 
 One noun a module: `pool` (messages), `reports` (of wrong verdicts), `review` (picks and labels), `marks`, `surroundings`,
 `cycles`, `variations`, `contrasts`, `transfer` (messages and labels in files), `entries` (verdicts and draws, as estimates
-need them), `figures` (the estimates), `keys`, `reviewers`, `sessions`, `ledger`, `lease`.
+need them), `figures` (the estimates), `keys`, `reviewers`, `sessions`, `ledger`, `moves`, `lease`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +23,7 @@ from guard.store.keys import Keys
 from guard.store.lease import Leases
 from guard.store.ledger import Ledger
 from guard.store.marks import Marks
+from guard.store.moves import Moves
 from guard.store.pool import Pool
 from guard.store.reports import Reports
 from guard.store.review import Review
@@ -80,6 +81,7 @@ class Store:
         self.reviewers = Reviewers(database, clock)
         self.sessions = Sessions(database, keyring, clock, idle_s=session_idle_s, max_s=session_max_s)
         self.ledger = Ledger(database)
+        self.moves = Moves(database, clock)
         self.leases = Leases(database, clock)
 
     async def rotate(self, keyring: Keyring, *, batch: int = 500) -> int:

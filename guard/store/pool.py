@@ -141,6 +141,18 @@ class Pool:
             oldest = select(func.min(Message.first_seen_at)).where(Message.state == MessageState.POOLED)
             return cast("datetime | None", await session.scalar(oldest))
 
+    async def sources(self) -> list[tuple[str, str, int]]:
+        """Return how many messages wait by where they came from and why they were kept, the most first."""
+        number = func.count()
+        query = (
+            select(Message.source, Message.reason, number)
+            .where(Message.state == MessageState.POOLED)
+            .group_by(Message.source, Message.reason)
+            .order_by(number.desc(), Message.source, Message.reason)
+        )
+        async with self._database.read() as session:
+            return [(source, reason, count) for source, reason, count in await session.execute(query)]
+
     async def audits(self, *, after: datetime | None = None) -> dict[int, float]:
         """Return the waiting messages that came by the audit stream, by id with the probability of their being there.
 

@@ -101,3 +101,7 @@ class Deed(StrEnum):
     KEY_CREATED = "key-created"
     KEY_REVOKED = "key-revoked"
     USER_ERASED = "user-erased"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled-back"
+    HOLD_SET = "hold-set"
+    HOLD_ENDED = "hold-ended"

@@ -515,3 +515,30 @@ def test_pruning_keeps_what_may_be_needed(exports: Exports) -> None:
     assert exports.rollback(by="test", reason="still there").version == "0002"
     assert exports.prune(2) == []
     assert not list(exports.folder.glob(".*.deleted"))
+
+
+def test_hold(exports: Exports) -> None:
+    """A hold stands with who and why until it is ended, and one that cannot be read stands as well."""
+    assert exports.hold() is None
+    with pytest.raises(NotFound, match="no hold"):
+        exports.end_hold()
+    exports.set_hold(by="ada", reason="audit week")
+    exports.set_hold(by="ben", reason="longer")
+    hold = exports.hold()
+    assert hold is not None
+    assert (hold.by, hold.reason) == ("ben", "longer")
+    assert exports.versions() == []
+    (exports.folder / "hold").write_text("{")
+    assert exports.hold() is not None
+    exports.end_hold()
+    assert exports.hold() is None
+
+
+def test_rollback_from_another_champion(exports: Exports) -> None:
+    """Who looked at another champion than there is now does not go back by mistake."""
+    for _ in range(2):
+        exports.promote(_publish(exports), by="test", reason="next")
+    with pytest.raises(Conflict, match="The champion is 0002, not 0001"):
+        exports.rollback(by="ada", reason="why", expected="0001")
+    assert exports.champion() == "0002"
+    assert exports.rollback(by="ada", reason="why", expected="0002").version == "0001"

@@ -35,6 +35,7 @@ class Ruling:
     promote: bool = True
     reasons: tuple[str, ...] = ("better by 2 points",)
     metrics: dict[str, float] = field(default_factory=lambda: {"macro_f1": 0.75, "delta_macro_f1": 0.02})
+    tables: dict[str, list[list[int]]] = field(default_factory=lambda: {"challenger": [[1]]})
 
 
 class QuickWork(Work):

@@ -67,6 +67,8 @@ class TestEnds:
         assert cycle.reasons == ["better by 2 points"]
         assert cycle.closed_at == clock()
         assert cycle.labels_spent == 4
+        layout = cycle.figures["selection"].pop("map")
+        assert len(layout["picks"]) == len(layout["clusters"]) == 4
         assert cycle.figures == {
             "selection": {
                 "pool": 20,
@@ -82,7 +84,18 @@ class TestEnds:
             "generation": {"skipped": "no LLM key"},
             "training": {"rows": 4},
             "gate": {"macro_f1": 0.75, "delta_macro_f1": 0.02},
+            "confusion": {"challenger": [[1]]},
         }
+
+    async def test_a_better_challenger_is_held_while_somebody_holds_promotions(self, world: World) -> None:
+        """A hold keeps the champion whatever the gate says; who holds, why, and what the gate said are recorded."""
+        await to_labelled(world)
+        world.exports.set_hold(by="ada", reason="audit week")
+        await walk(world.loop(), until=CycleState.HELD)
+        assert (await world.cycle()).reasons == ["promotions are on hold by ada: audit week", "better by 2 points"]
+        assert (await world.cycle()).figures["gate"]["macro_f1"] == 0.75
+        assert world.exports.champion() == "0001"
+        assert "promote" not in world.work.begun
 
     async def test_a_worse_challenger_is_held(self, world: World) -> None:
         """What the gate holds back is recorded with its reasons and figures, and the champion stays."""

@@ -77,6 +77,17 @@ def test_the_same_model_is_promoted(trial: Trial) -> None:
     assert judgement.metrics["delta_macro_f1"] == judgement.metrics["flips"] == 0
 
 
+def test_tables_count_what_changes(trial: Trial) -> None:
+    """The tables hold every message of the gate set: by label and decision, and by both models' decisions."""
+    tables = trial.judge([*FAIR, *BETTER], settings=OPEN).tables
+    even = (100 * np.eye(6, dtype=int)).tolist()
+    assert tables["challenger"] == (np.array(even) + np.diag([0, 0, 40, 40, 0, 0])).tolist()
+    champion, changes = np.array(even), np.array(even)
+    champion[2, 3] = champion[3, 2] = changes[3, 2] = changes[2, 3] = 40
+    assert (tables["champion"], tables["changes"]) == (champion.tolist(), changes.tolist())
+    assert list(trial.judge(FAIR, first=True).tables) == ["challenger"]
+
+
 def test_a_better_model_is_promoted(trial: Trial) -> None:
     """Fewer mistakes and no new ones pass, with the gain in the reason."""
     judgement = trial.judge([*FAIR, *BETTER])

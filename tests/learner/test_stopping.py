@@ -6,6 +6,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from guard.curve import Point, curve, expect
 from guard.settings import GuardSettings
 from guard.store import Store, open_store
 from guard.store.cycles import Picked
@@ -15,7 +16,7 @@ from guard.store.rows import Cycle
 from guard.store.states import CycleState
 from guard.taxonomy import Category
 from learner.cycle import Loop, obstacle
-from learner.stopping import Point, curve, drift, expect, flat, paused, risen
+from learner.stopping import drift, flat, paused, risen
 from tests.conftest import Clock
 from tests.guard.store.scenes import learner
 from tests.learner.stages import World, build
