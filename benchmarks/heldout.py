@@ -35,7 +35,7 @@ def main(
     bundle = Bundle.load(folder, version or folder.champion() or "")
     table = Table("set", "messages", "right", "right action", "flagged", "explicit flagged", "implicit flagged")
     figures = {}
-    for file in sorted(SETS.glob("*.jsonl")):
+    for file in sorted(SETS.rglob("*.jsonl")):
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         decisions = [_decide(bundle, row["text"]) for row in rows]
         figures[file.stem] = _figures(rows, decisions)
