@@ -174,11 +174,17 @@ def test_requests_fit_the_routes(example: Example) -> None:
 
 
 def test_paths_exist() -> None:
-    """Every local link of the README leads somewhere, and every folder in its listing is there."""
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-    folders = re.findall(r"^(\w+/)  ", README, flags=re.MULTILINE)
+    """Every local link of the README and of the pages in docs/ leads somewhere, and every folder of its listing is there."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    links = [
+        page.parent / link.partition("#")[0]
+        for page in pages
+        for link in re.findall(r"\]\(([^)]+)\)", page.read_text())
+        if "://" not in link
+    ]
+    folders = [ROOT / name for name in re.findall(r"^(\w+/)  ", README, flags=re.MULTILINE)]
     assert len(folders) >= 6
-    assert [name for name in (*links, *folders) if not (ROOT / name).exists()] == []
+    assert [str(path) for path in (*links, *folders) if not path.exists()] == []
 
 
 def test_listed_modules_exist() -> None:
