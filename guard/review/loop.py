@@ -10,7 +10,7 @@ from litestar.datastructures import State
 
 from guard.errors import Conflict, InputError
 from guard.exports import Exports
-from guard.review.door import DeskRequest, Form, caller_of, read_form, reviewing
+from guard.review.identity import DeskRequest, Form, caller_of, read_form, reviewing
 from guard.review.overview import read
 from guard.review.page import PROBLEMS, answer, is_page, redirect
 from guard.review.pictures import Pictures, duration

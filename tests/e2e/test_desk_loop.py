@@ -9,12 +9,10 @@ from playwright.sync_api import Browser, expect
 
 from guard.passwords import hash_password
 from guard.store.states import Role
-from tests.e2e.test_desk import PASSWORD, Watched, _in_store, chromium
+from tests.e2e.browser import PASSWORD, Watched, in_store
 from tests.guard.review.scenes import judged_and_open
 from tests.served import ServedGuard
 from tests.toys import publish_toy
-
-__all__ = ["chromium"]
 
 PHONE: Final = {"width": 390, "height": 800}
 
@@ -27,8 +25,8 @@ def guard(tmp_path: Path) -> Iterator[ServedGuard]:
     served = ServedGuard(tmp_path)
     for promote in (True, True, False):
         publish_toy(served.exports, promote=promote)
-    _in_store(served, lambda store: store.reviewers.add("ada", Role.ADMIN, hash_password(PASSWORD, name="ada")))
-    _in_store(served, judged_and_open)
+    in_store(served, lambda store: store.reviewers.add("ada", Role.ADMIN, hash_password(PASSWORD, name="ada")))
+    in_store(served, judged_and_open)
     with served:
         yield served
 
