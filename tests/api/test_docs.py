@@ -17,6 +17,7 @@ OPERATIONS = {
     ("/v1/moderations", "post"): {200},
     ("/v1/classify", "post"): {200},
     ("/beta/litellm_basic_guardrail_api", "post"): {200},
+    ("/feedback", "post"): {200},
     ("/healthz", "get"): {200},
     ("/readyz", "get"): {200, 503},
     ("/metrics", "get"): {200},
@@ -40,6 +41,11 @@ PAGES = {
     ("/review/label/pass", "post"),
     ("/review/guideline", "get"),
     ("/review/ledger", "get"),
+    ("/review/loop", "get"),
+    ("/review/loop/promote", "post"),
+    ("/review/loop/rollback", "post"),
+    ("/review/loop/hold", "post"),
+    ("/review/loop/release", "post"),
     ("/review/guideline/{category:str}", "get"),
 }
 PROBLEMS = {
@@ -47,6 +53,7 @@ PROBLEMS = {
     ("/v1/moderations", "post"): {400, 401, 403, 408, 413, 503},
     ("/v1/classify", "post"): {400, 401, 403, 408, 413, 503},
     ("/beta/litellm_basic_guardrail_api", "post"): {400, 401, 403, 408, 413, 503},
+    ("/feedback", "post"): {400, 401, 403, 404, 408, 413, 429, 503},
     ("/review/next", "post"): {401, 403, 503},
     ("/review/labels", "post"): {400, 401, 403, 404, 408, 409, 413, 503},
     ("/review/undo", "post"): {401, 403, 404, 409, 503},
