@@ -2,8 +2,8 @@
 
     LifeguardError                  500
     ├── InputError                  400   the request is at fault
-    │   ├── BadRecord               400
     │   ├── EmptyText               400
+    │   ├── BadRecord               400
     │   └── TooLarge                413
     ├── AccessError                 403   the caller is at fault
     │   ├── NotAuthenticated        401

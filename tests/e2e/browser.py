@@ -23,6 +23,8 @@ from tests.toys import publish_toy
 
 PASSWORD: Final = "correct horse battery"
 
+expect.set_options(timeout=60_000)  # a busy machine
+
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:

@@ -49,8 +49,8 @@ async def put(question: dict[str, Any]) -> dict[str, Any]:
 
 
 async def main() -> None:
-    """Put one question after the other, in one event loop, until the input ends."""
-    for line in sys.stdin:
+    """Put one question after the other, in one event loop, until the input ends; in between, it sees connections close."""
+    while line := await asyncio.to_thread(sys.stdin.readline):
         OUTCOMES.write(json.dumps(await put(json.loads(line))) + "\n")
 
 

@@ -78,14 +78,17 @@ async def _send(store: Store, reviewer: str, ledger: Ledger, entry: Entry) -> No
 
 
 def kill_while_labelling(
-    settings: GuardSettings, ledger: Path, *, rounds: int, seed: int, longest_s: float = 0.5
+    settings: GuardSettings, ledger: Path, *, rounds: int, seed: int, longest_s: float = 0.3
 ) -> int:
-    """Start a reviewer again and again and kill it at seeded times; return how often it was killed at work."""
+    """Start a reviewer again and again and kill it at seeded times after its first line; return how often it was at work."""
     rng = random.Random(seed)
     killed = 0
     for _ in range(rounds):
+        lines = len(Ledger(ledger).read())
         reviewer = processes.start(review, settings, "ann", ledger)
-        reviewer.join(rng.uniform(0.05, longest_s))
+        while reviewer.is_alive() and len(Ledger(ledger).read()) == lines:
+            reviewer.join(0.005)
+        reviewer.join(rng.uniform(0, longest_s))
         killed += reviewer.is_alive()
         reviewer.kill()
         reviewer.join()
