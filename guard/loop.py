@@ -11,6 +11,7 @@ import structlog
 
 from guard.errors import LifeguardError
 from guard.metrics import Metrics
+from guard.shares import holding
 from guard.store import Store
 from guard.store.lease import LEARNER
 from guard.store.rows import Cycle
@@ -76,6 +77,7 @@ class LoopGauges:
         metrics.labels_spent.set(await store.cycles.labels_spent())
         for fate, number in (await store.cycles.variation_fates()).items():
             metrics.variations.labels(fate).set(number)
+        metrics.set_holding(holding(await store.pairs.strata()))
         self._show(await store.cycles.recent(), now)
         batch = await store.review.batch()
         if batch is not None:

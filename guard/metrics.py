@@ -9,6 +9,7 @@ from prometheus_client.process_collector import ProcessCollector
 from guard.decision import Verdict
 from guard.exports import Manifest
 from guard.settings import GuardSettings
+from guard.shares import Holding
 from guard.store.figures import Estimated
 from guard.store.states import CycleState, MessageState
 from guard.taxonomy import Action, Category
@@ -133,6 +134,25 @@ class Metrics:
         self.variations = Gauge(
             "guard_variations", "LLM variations of all cycles by fate.", ["fate"], registry=registry
         )
+        self.variation_checks = Gauge(
+            "guard_variation_checks",
+            "Variations whose label stands by what people said of them (unchecked: nothing yet).",
+            ["category", "verdict"],
+            registry=registry,
+        )
+        self.variations_holding = {
+            end: Gauge(
+                f"guard_variations_holding{end}",
+                f"Of the variations that the judging LLM accepted, the share that people find to hold{which}.",
+                ["category"],
+                registry=registry,
+            )
+            for end, which in (
+                ("", "; absent where too few were checked"),
+                ("_lower", ": lower end of the 95 % interval"),
+                ("_upper", ": upper end of the 95 % interval"),
+            )
+        }
         self.cycles = Gauge("guard_cycles", "Cycles by state.", ["state"], registry=registry)
         self.cycle_stage_seconds = Gauge(
             "guard_cycle_stage_seconds", "Time the open cycle has spent in its stage.", ["stage"], registry=registry
@@ -250,6 +270,17 @@ class Metrics:
                     self.rates[one.measure + end].labels(one.category, one.model_version).set(value)
             if one.measure == "miss_rate":  # whose denominator is all that is of the category
                 self.class_labels.labels(one.category, one.model_version).set(one.labels)
+
+    def set_holding(self, found: Sequence[Holding]) -> None:
+        """Set how many variations hold; a share with too few checks is absent, never 0."""
+        for gauge in (self.variation_checks, *self.variations_holding.values()):
+            gauge.clear()
+        for one in found:
+            for verdict in ("holds", "flips", "unclear", "unchecked"):
+                self.variation_checks.labels(one.category, verdict).set(getattr(one, verdict))
+            if one.rate is not None:
+                for end, value in (("", one.rate.share), ("_lower", one.rate.low), ("_upper", one.rate.high)):
+                    self.variations_holding[end].labels(one.category).set(value)
 
     def set_reviewed_errors(self, errors: Mapping[tuple[Category, Category], int]) -> None:
         """Set how many labels differ from their verdict, by both; there from the first scrape."""

@@ -7,7 +7,7 @@ import msgspec
 
 from guard.schemas import User
 from guard.store.review import Held
-from guard.store.states import ContrastState, ContrastVerdict, CycleState, ReportSource
+from guard.store.states import CycleState, ReportSource
 from guard.taxonomy import Category
 
 MAX_ID: Final = 2**63 - 1  # both databases count in 64 bits
@@ -56,30 +56,6 @@ class Undone(msgspec.Struct, frozen=True):
     """The pick whose decision was taken back, held again by the same reviewer."""
 
     pick_id: int
-
-
-class ContrastPair(msgspec.Struct, frozen=True):
-    """A labelled message and an LLM's edit of it, which should have another category; proposed, not yet trained on."""
-
-    id: int
-    cycle_id: int
-    seed: str
-    seed_category: Category
-    text: str
-    category: Category
-
-
-class ContrastRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A verdict: the edit `flips` the label to the pair's category, the seed's label still `holds`, or `unclear`."""
-
-    contrast_id: Annotated[int, msgspec.Meta(ge=1, le=MAX_ID)]
-    verdict: ContrastVerdict
-
-
-class ContrastDecided(msgspec.Struct, frozen=True):
-    """What a pair is after a verdict; only confirmed ones are trained on."""
-
-    state: ContrastState
 
 
 class BatchStatus(msgspec.Struct, frozen=True):

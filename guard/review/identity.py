@@ -31,7 +31,8 @@ Form = dict[str, str]
 def reviewing(role: Role = Role.REVIEWER) -> Guard:
     """Return a Litestar guard that lets a role through, by key or by session, and notes both on the request.
 
-    A key comes in a header, which no foreign page can send; what a session asks for must carry its CSRF token.
+    A key comes in a header, which no foreign page can send; what a session asks for must carry its CSRF token. For a whole
+    page it notes how many contrast pairs wait, too: each page's navigation says so.
     """
 
     async def check(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -40,6 +41,9 @@ def reviewing(role: Role = Role.REVIEWER) -> Guard:
         connection.scope["state"].update(caller=caller, session=session)
         if session is not None and connection.scope["method"] not in _READS:  # type: ignore[typeddict-item]
             await _check_csrf(connection)  # type: ignore[arg-type]
+        if "text/html" in connection.headers.get("accept", "") and "hx-request" not in connection.headers:
+            store: Store = connection.app.state.store
+            connection.scope["state"]["waiting"] = await store.pairs.waiting()
 
     return check
 

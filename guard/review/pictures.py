@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from guard.review.overview import CycleFigures, Loop, Rate
+from guard.review.overview import CycleFigures, Loop
+from guard.shares import Rate
 
 WIDTH: Final = 640
 MAP_HEIGHT: Final = 400

@@ -7,6 +7,7 @@ from guard.review.label import LabelController
 from guard.review.ledger import LedgerController
 from guard.review.login import LoginController
 from guard.review.loop import LoopController
+from guard.review.variations import VariationController
 from guard.routes.classify import classify
 from guard.routes.feedback import feedback
 from guard.routes.health import healthz, metrics, readyz
@@ -30,4 +31,5 @@ ROUTES: list[ControllerRouterHandler] = [
     GuidelineController,
     LedgerController,
     LoopController,
+    VariationController,
 ]

@@ -4,8 +4,9 @@
         await store.pool.add(sightings)
 
 One noun a module: `pool` (messages), `reports` (of wrong verdicts), `review` (picks and labels), `marks`, `surroundings`,
-`cycles`, `variations`, `contrasts`, `transfer` (messages and labels in files), `entries` (verdicts and draws, as estimates
-need them), `figures` (the estimates), `keys`, `reviewers`, `sessions`, `ledger`, `moves`, `lease`.
+`cycles`, `variations`, `contrasts`, `pairs` (people's checks of both), `transfer` (messages and labels in files),
+`entries` (verdicts and draws, as estimates need them), `figures` (the estimates), `keys`, `reviewers`, `sessions`,
+`ledger`, `moves`, `lease`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +25,7 @@ from guard.store.lease import Leases
 from guard.store.ledger import Ledger
 from guard.store.marks import Marks
 from guard.store.moves import Moves
+from guard.store.pairs import Pairs
 from guard.store.pool import Pool
 from guard.store.reports import Reports
 from guard.store.review import Review
@@ -75,6 +77,7 @@ class Store:
         self.transfer = Transfer(database, keyring, clock)
         self.variations = Variations(database, keyring, clock)
         self.contrasts = Contrasts(database, keyring, clock)
+        self.pairs = Pairs(database, keyring, clock, lease_s=review_lease_s)
         self.entries = Entries(database)
         self.figures = Figures(database, clock)
         self.keys = Keys(database, clock)

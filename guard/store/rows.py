@@ -14,6 +14,7 @@ from guard.store.states import (
     Deed,
     Mark,
     MessageState,
+    PairVerdict,
     PickState,
     ReportSource,
     Role,
@@ -55,6 +56,7 @@ class Row(DeclarativeBase):
         Deed: _enum(Deed, 32),
         Mark: _enum(Mark, 16),
         MessageState: _enum(MessageState, 16),
+        PairVerdict: _enum(PairVerdict, 16),
         PickState: _enum(PickState, 16),
         ReportSource: _enum(ReportSource, 16),
         Role: _enum(Role, 16),
@@ -241,9 +243,13 @@ class Label(Row):
 
 
 class Variation(Row):
-    """An accepted variation of a labelled message, with where it came from."""
+    """An accepted variation of a labelled message, with where it came from; `verdict` is None until a person checked it.
+
+    An undone verdict leaves its `reviewer` and `decided_at`, by which the decisions that may be undone are counted.
+    """
 
     __tablename__ = "variation"
+    __table_args__ = (Index(None, "leased_by"), Index(None, "reviewer", "decided_at"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     message_id: Mapped[int] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"), index=True)
@@ -255,10 +261,18 @@ class Variation(Row):
     llm: Mapped[str] = mapped_column(String(64))
     template: Mapped[str] = mapped_column(String(32))
     created_at: Mapped[datetime]
+    verdict: Mapped[PairVerdict | None]
+    leased_by: Mapped[str | None] = mapped_column(String(64))
+    leased_until: Mapped[datetime | None]
+    reviewer: Mapped[str | None] = mapped_column(String(64))
+    decided_at: Mapped[datetime | None]
 
 
 class Contrast(Row):
-    """An LLM's edit of a labelled message that should have `category` instead of the label; `opinion` is the champion's."""
+    """An LLM's edit of a labelled message that should have `category` instead of the label; `opinion` is the champion's.
+
+    `reviewer` and `decided_at` are as in `Variation`.
+    """
 
     __tablename__ = "contrast"
 
@@ -276,6 +290,8 @@ class Contrast(Row):
     llm: Mapped[str] = mapped_column(String(64))
     template: Mapped[str] = mapped_column(String(32))
     created_at: Mapped[datetime]
+    leased_by: Mapped[str | None] = mapped_column(String(64))
+    leased_until: Mapped[datetime | None]
     reviewer: Mapped[str | None] = mapped_column(String(64))
     decided_at: Mapped[datetime | None]
 

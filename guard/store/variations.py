@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
 from guard.errors import Conflict
 from guard.store.cycles import add_figures
@@ -13,7 +13,7 @@ from guard.store.keyring import Keyring
 from guard.store.lease import LEARNER, check_fence
 from guard.store.pool import open_text
 from guard.store.rows import Contrast, Cycle, Label, Message, Pick, SnapshotItem, Variation
-from guard.store.states import ContrastState, PickState
+from guard.store.states import ContrastState, PairVerdict, PickState
 from guard.taxonomy import Category
 
 
@@ -137,7 +137,7 @@ class Variations:
     async def freeze(self, cycle_id: int, *, fence: int) -> int:
         """Freeze a cycle's data set, every labelled message with its variations and confirmed contrasts; return its size.
 
-        It is frozen once. What was erased since no longer counts.
+        Of the variations it leaves out those that a person took out. It is frozen once. What was erased since no longer counts.
         """
         async with self._database.write() as session:
             await check_fence(session, LEARNER, fence)
@@ -151,7 +151,9 @@ class Variations:
             )
             latest = {message_id: category for message_id, category in labelled}
             varied = await session.execute(
-                select(Variation.message_id, Variation.id, Variation.category).order_by(Variation.id)
+                select(Variation.message_id, Variation.id, Variation.category)
+                .where(or_(Variation.verdict.is_(None), Variation.verdict == PairVerdict.HOLDS))
+                .order_by(Variation.id)
             )
             items = [
                 SnapshotItem(cycle_id=cycle_id, message_id=message_id, variation_id=None, category=category)

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.browser import Watched, in_store, log_in
 from tests.e2e.test_desk import fill
+from tests.e2e.test_desk_variations import fill as fill_pairs
 from tests.served import ServedGuard
 
 AXE: Final = "4.14.1"
@@ -97,5 +98,37 @@ def test_every_page(guard: ServedGuard, chromium: Browser, axe: str, scheme: Any
     for path in ("guideline", "guideline/self-harm", "guideline/nothing", "ledger"):
         page.goto(f"/review/{path}")
         look(path)
+    context.close()
+    assert broken == {key: [] for key in broken}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pairs(guard: ServedGuard, chromium: Browser, axe: str, scheme: Any, size: str) -> None:
+    """No state of the page of variations violates a rule: marked, covered, uncovered, with figures, with nothing left."""
+    in_store(guard, fill_pairs)
+    width, height = SIZES[size]
+    context = chromium.new_context(
+        base_url=guard.base_url, color_scheme=scheme, viewport={"width": width, "height": height}
+    )
+    watched = Watched(context)
+    page, press, broken = watched.page, watched.page.keyboard.press, {}
+    log_in(watched)
+    page.goto("/review/variations")
+    page.get_by_text("financial-advice: cases").click()
+    broken["marked"] = _violations(page, axe)
+    press("?")
+    broken["help"] = _violations(page, axe)
+    press("Escape")
+    for name in ("covered", "variation", "next", "last", "nothing left"):
+        before = page.locator("#desk").inner_text()
+        press("2")
+        expect(page.locator("#desk")).not_to_have_text(before)
+        broken[name] = _violations(page, axe)
+        if name == "covered":
+            press("s")
+            expect(page.locator("#edit")).to_be_visible()
+            broken["uncovered"] = _violations(page, axe)
+    expect(page.locator("h1")).to_have_text("Nothing to check")
     context.close()
     assert broken == {key: [] for key in broken}
