@@ -11,7 +11,7 @@ import pytest
 from guard.exports import Exports
 from guard.settings import GuardSettings
 from guard.store.contrasts import Proposal
-from guard.store.states import CycleState, PairVerdict
+from guard.store.states import CycleState, Deed, PairVerdict
 from guard.taxonomy import GUIDELINES, Category
 from tests.api.conftest import Running, Serve
 from tests.api.test_desk_label import BROWSER, HTMX, Reviewer, _enter
@@ -102,8 +102,8 @@ async def test_contrast(ann: Reviewer) -> None:
         ("unclear", "0", "can\u2019t tell"),
     ]
     for words in ("Has the edit made it financial-advice?", "labelled legal-advice", "Legal-advice or financial-advice: cases",
-                  *(html.escape(GUIDELINES[c].boundary) for c in (LEGAL, MONEY)), "they took my wages"):  # fmt: skip
-        assert words in page
+                  *(GUIDELINES[c].boundary for c in (LEGAL, MONEY)), "they took my wages"):  # fmt: skip
+        assert words in html.unescape(page)
     assert "Variations<span" in page
     assert " (1 waiting)</span>" in page
     assert " (1 waiting)</span>" in (await ann.get()).text, "on the other pages too"
@@ -189,7 +189,8 @@ async def test_pressed_twice(ann: Reviewer) -> None:
     assert answer.status_code == 409
     assert "is decided already" in answer.text
     assert 'value="variation"' in answer.text
-    assert len(await ann.running.store.ledger.recent()) == 2  # zoe's label and this
+    deeds = [line.deed for line in await ann.running.store.ledger.recent()]
+    assert deeds.count(Deed.CONTRAST_DECIDED) == 1
 
 
 async def test_two_reviewers(ann: Reviewer) -> None:

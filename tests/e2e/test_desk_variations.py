@@ -113,9 +113,10 @@ def test_halves_beside_or_below(guard: ServedGuard, desk: Watched) -> None:
         page.goto("/review/variations")
         expect(page.get_by_role("deletion").first).to_have_text("keep")
         expect(page.get_by_role("insertion").first).to_have_text("invest")
-        halves = [page.locator(half).bounding_box() or {} for half in ("#seed", "#edit")]
-        assert (halves[0]["y"] == halves[1]["y"]) is beside
-        assert (halves[0]["x"] == halves[1]["x"]) is not beside
+        seed, edit = (page.locator(half).bounding_box() for half in ("#seed", "#edit"))
+        assert seed is not None
+        assert edit is not None
+        assert (seed["y"] == edit["y"], seed["x"] == edit["x"]) == (beside, not beside)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert desk.wrong == []
 

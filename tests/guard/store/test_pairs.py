@@ -156,8 +156,7 @@ async def test_frozen_keeps_what_is_taken_out_later(store: Store, fence: int) ->
 @pytest.mark.parametrize("kind", PairKind)
 async def test_decided_once(store: Store, fence: int, kind: PairKind) -> None:
     """The same verdict again is the same decision; another, or another's, is refused and changes nothing."""
-    counts = {"variations": 1} if kind is PairKind.VARIATION else {"contrasts": 1}
-    await _scene(store, fence, **counts)
+    await _scene(store, fence, variations=kind is PairKind.VARIATION, contrasts=kind is PairKind.CONTRAST)
     pair = await _next(store)
     await _decide(store, pair, FLIPS)
     lines = len(await store.ledger.recent())
