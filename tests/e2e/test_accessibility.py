@@ -80,6 +80,7 @@ def test_every_page(guard: ServedGuard, chromium: Browser, axe: str, scheme: Any
     press("?")
     look("help")
     press("Escape")
+    expect(page.locator("dialog[open]")).to_have_count(0)
     press("f")
     expect(page.locator("[data-key=f]")).to_have_attribute("aria-pressed", "true")
     look("flagged")
