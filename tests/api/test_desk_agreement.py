@@ -1,12 +1,12 @@
 """The agreement page: conflicts side by side, an admin's decisions on them, and how alike people label; the same as JSON."""
 
-import html
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 import httpx
 import pytest
+from markupsafe import escape
 
 from guard.exports import Exports
 from guard.settings import GuardSettings
@@ -87,7 +87,7 @@ async def test_side_by_side(desks: Desks) -> None:
     for name, category in (("ann", "self-harm"), ("bob", "not-harmful")):
         assert re.search(rf"<li><strong>{category}</strong><br><bdi>{name}</bdi>, <time", page)
     for category in (SELF_HARM, CLEAR):
-        assert html.escape(GUIDELINES[category].boundary) in page
+        assert escape(GUIDELINES[category].boundary) in page
     assert GUIDELINES[Category.FINANCIAL_ADVICE].boundary not in page
     assert "<summary>Self-harm or not-harmful</summary>" in page
     assert "Errands" not in page
