@@ -83,7 +83,7 @@ class ContrastDecided(msgspec.Struct, frozen=True):
 
 
 class BatchStatus(msgspec.Struct, frozen=True):
-    """How far people are with the latest batch."""
+    """How far people are with the latest batch: `waiting` lack opinions, though `begun` of them have one already."""
 
     cycle_id: int
     state: CycleState
@@ -93,6 +93,8 @@ class BatchStatus(msgspec.Struct, frozen=True):
     size: int
     labelled: int
     unclear: int
+    contested: int
+    begun: int
     held: int
     waiting: int
 

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.browser import Watched, in_store, log_in
 from tests.e2e.test_desk import fill
+from tests.guard.review.scenes import differ
 from tests.served import ServedGuard
 
 AXE: Final = "4.14.1"
@@ -95,7 +96,8 @@ def test_every_page(guard: ServedGuard, chromium: Browser, axe: str, scheme: Any
     press("6")
     expect(page.locator("h1")).to_have_text("Nothing waits for you")
     look("nothing waits")
-    for path in ("guideline", "guideline/self-harm", "guideline/nothing", "ledger"):
+    in_store(guard, differ)
+    for path in ("agreement", "guideline", "guideline/self-harm", "guideline/nothing", "ledger"):
         page.goto(f"/review/{path}")
         look(path)
     context.close()

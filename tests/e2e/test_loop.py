@@ -62,7 +62,7 @@ def test_cycles_end_judged_while_no_request_fails(tmp_path: Path, database_url: 
         }
         if database_url is not None:
             environment["GUARD_DATABASE_URL"] = database_url
-        guard = ServedGuard(tmp_path, environment=environment, learner=True, uncertain_above=0)
+        guard = ServedGuard(tmp_path, environment=environment, learner=True, uncertain_above=0, overlap=1)
         stack.callback(guard.stop)
         guard.start(timeout_s=300)
         client = stack.enter_context(httpx.Client(base_url=guard.base_url, headers=keys["client"], timeout=60))
