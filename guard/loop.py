@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from guard.alike import overall
 from guard.errors import LifeguardError
 from guard.metrics import Metrics
 from guard.shares import holding
@@ -81,8 +82,10 @@ class LoopGauges:
         self._show(await store.cycles.recent(), now)
         batch = await store.review.batch()
         if batch is not None:
-            for state in ("labelled", "unclear", "waiting", "held"):
+            for state in ("labelled", "unclear", "contested", "waiting", "held"):
                 metrics.batch.labels(state).set(getattr(batch, state))
+        metrics.review_conflicts.set(await store.conflicts.count())
+        metrics.set_agreement(overall(await store.conflicts.doubled()))
         judged = await store.cycles.last_judged()
         if judged is not None and judged.challenger is not None:
             metrics.set_gate(judged.challenger, judged.figures.get("gate", {}))

@@ -8,6 +8,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from guard.decision import Verdict
 from guard.exports import Manifest
+from guard.kappa import Kappa
 from guard.settings import GuardSettings
 from guard.shares import Holding
 from guard.store.figures import Estimated
@@ -121,12 +122,15 @@ class Metrics:
         for fate in ("scored", "dropped", "failed"):
             self.shadow_requests.labels(fate)
 
-        # the loop, read from the store at a scrape
+        self._add_loop(registry)
+
+    def _add_loop(self, registry: CollectorRegistry) -> None:
+        """Add what is read from the store at a scrape."""
         self.store_up = Gauge("guard_store_up", "1 when the store answers.", registry=registry)
         self.messages = Gauge("guard_messages", "Stored messages by state.", ["state"], registry=registry)
         self.pool_age_seconds = Gauge("guard_pool_age_seconds", "Age of the oldest pooled message.", registry=registry)
         self.labels = Gauge(
-            "guard_labels", "Standing labels by category (unclear: can't tell).", ["category"], registry=registry
+            "guard_labels", "Labelled messages by category (unclear: nobody can tell).", ["category"], registry=registry
         )
         self.labels_spent = Gauge(
             "guard_labels_spent", "Decisions counted against the labelling budget.", registry=registry
@@ -170,6 +174,15 @@ class Metrics:
             registry=registry,
         )
         self.batch = Gauge("guard_batch", "Picks of the latest batch by state.", ["state"], registry=registry)
+        self.review_conflicts = Gauge(
+            "guard_review_conflicts", "Messages that people differ about and nobody has settled.", registry=registry
+        )
+        self.review_kappa = Gauge(
+            "guard_review_kappa",
+            "Fleiss' kappa of the reviewers (bound: estimate, or an end of its 95 % interval); absent below ten messages.",
+            ["bound"],
+            registry=registry,
+        )
         self.gate = Gauge(
             "guard_gate", "What the gate measured of a challenger.", ["measure", "model_version"], registry=registry
         )
@@ -192,7 +205,7 @@ class Metrics:
         )
         self.reviewed_errors = Gauge(
             "guard_reviewed_errors",
-            "Standing labels that differ from the verdict, by label and verdict; picked on purpose, so no rate.",
+            "Labels that differ from the verdict, by label and verdict; picked on purpose, so no rate.",
             ["category", "predicted"],
             registry=registry,
         )
@@ -241,6 +254,13 @@ class Metrics:
         ended = "ended_early" if figures.get("ended_early") else "skipped" if "skipped" in figures else "complete"
         for outcome in ("complete", "ended_early", "skipped"):
             self.generation.labels(outcome).set(outcome == ended)
+
+    def set_agreement(self, kappa: Kappa | None) -> None:
+        """Set how alike people label; what is not known is absent."""
+        self.review_kappa.clear()
+        if kappa is not None:
+            for bound, value in (("estimate", kappa.value), ("lower", kappa.low), ("upper", kappa.high)):
+                self.review_kappa.labels(bound).set(value)
 
     def set_states(self, messages: Mapping[MessageState, int], cycles: Mapping[CycleState, int]) -> None:
         """Set the numbers of messages and cycles."""

@@ -59,7 +59,7 @@ class Undone(msgspec.Struct, frozen=True):
 
 
 class BatchStatus(msgspec.Struct, frozen=True):
-    """How far people are with the latest batch."""
+    """How far people are with the latest batch: `waiting` lack opinions, though `begun` of them have one already."""
 
     cycle_id: int
     state: CycleState
@@ -69,6 +69,8 @@ class BatchStatus(msgspec.Struct, frozen=True):
     size: int
     labelled: int
     unclear: int
+    contested: int
+    begun: int
     held: int
     waiting: int
 

@@ -1,26 +1,16 @@
-"""Shares with their 95 % intervals: of counts that are independent, and of LLM variations that people have checked."""
+"""How many LLM variations hold, by what people said of those they checked, with 95 % intervals."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
+from guard.interval import Rate, wilson
 from guard.store.pairs import Stratum
 from guard.taxonomy import CATEGORIES, Category
 
 LEAST: Final = 10  # checks that a share rests on: fewer tell nothing, not even if all of them hold (from 0.57 for 5)
-_Z: Final = 1.959964  # 97.5 % point of the normal distribution
-
-
-class Rate(msgspec.Struct, frozen=True):
-    """A share of some messages with its 95 % interval (Wilson 1927); the messages count as independent."""
-
-    share: float
-    low: float
-    high: float
-    messages: int
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -39,14 +29,6 @@ class Holding(msgspec.Struct, frozen=True):
     unchecked: int
     of: int
     rate: Rate | None
-
-
-def wilson(successes: float, trials: float) -> Rate:
-    """Return a share with its 95 % score interval (Wilson 1927); sound for few trials and shares near 0 and 1."""
-    share = successes / trials
-    middle = (share + _Z**2 / (2 * trials)) / (1 + _Z**2 / trials)
-    half = _Z * math.sqrt(share * (1 - share) / trials + _Z**2 / (4 * trials**2)) / (1 + _Z**2 / trials)
-    return Rate(share, max(0.0, middle - half), min(1.0, middle + half), round(trials))
 
 
 def holding(strata: Iterable[Stratum]) -> list[Holding]:

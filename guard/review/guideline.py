@@ -72,6 +72,17 @@ def concerning(category: Category) -> GuidelinePage:
     return GuidelinePage(category, guideline.definition, guideline.boundary, sections)
 
 
+@cache
+def between(categories: frozenset[Category]) -> tuple[Section, ...]:
+    """Return the cases where two or more of these categories meet."""
+    words = [{category.value, _ELSEWHERE.get(category, category.value)} for category in categories]
+    return tuple(
+        section
+        for section in _cases()
+        if sum(any(word in section.title.lower() for word in either) for either in words) > 1
+    )
+
+
 def _cases() -> list[Section]:
     """Return the sections of the third level: two categories each, and where they meet."""
     parts = _FILE.read_text().split("\n### ")[1:]

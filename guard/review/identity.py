@@ -31,8 +31,10 @@ Form = dict[str, str]
 def reviewing(role: Role = Role.REVIEWER) -> Guard:
     """Return a Litestar guard that lets a role through, by key or by session, and notes both on the request.
 
-    A key comes in a header, which no foreign page can send; what a session asks for must carry its CSRF token. For a whole
-    page it notes how many contrast pairs wait, too: each page's navigation says so.
+    For a whole page it notes how many conflicts the caller can see and how many contrast pairs wait, too: every page has them
+    in its navigation.
+
+    A key comes in a header, which no foreign page can send; what a session asks for must carry its CSRF token.
     """
 
     async def check(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -43,9 +45,15 @@ def reviewing(role: Role = Role.REVIEWER) -> Guard:
             await _check_csrf(connection)  # type: ignore[arg-type]
         if "text/html" in connection.headers.get("accept", "") and "hx-request" not in connection.headers:
             store: Store = connection.app.state.store
+            connection.scope["state"]["conflicts"] = await store.conflicts.count(open_too=sees_open(caller))
             connection.scope["state"]["waiting"] = await store.pairs.waiting()
 
     return check
+
+
+def sees_open(caller: Caller) -> bool:
+    """Return whether somebody sees what people differ about in the open batch: who labels there must not."""
+    return caller.role is Role.ADMIN
 
 
 def caller_of(request: DeskRequest) -> Caller:

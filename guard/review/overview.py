@@ -14,8 +14,8 @@ import msgspec
 from guard.curve import LOOKBACK, Expectation, Point, curve, expect
 from guard.errors import BrokenExport, NotFound
 from guard.exports import Exports, Hold, Manifest, Promotion
+from guard.interval import Rate, wilson
 from guard.review_schemas import BatchStatus
-from guard.shares import Rate, wilson
 from guard.store import Store
 from guard.store.rows import Cycle
 from guard.store.states import CycleState, MessageState

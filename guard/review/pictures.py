@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
+from guard.interval import Rate
 from guard.review.overview import CycleFigures, Loop
-from guard.shares import Rate
 
 WIDTH: Final = 640
 MAP_HEIGHT: Final = 400

@@ -10,14 +10,14 @@ from guard.errors import Conflict, InputError, NotFound
 from guard.review.difference import marked
 from guard.review.guideline import Section, concerning
 from guard.review.identity import DeskRequest, Form, caller_of, read_form, reviewing, session_of
-from guard.review.label import HARD, count_hard_text
+from guard.review.label import count_hard_text
 from guard.review.page import PROBLEMS, answer, is_page, is_part, redirect
 from guard.review_schemas import MAX_ID
 from guard.shares import LEAST, Holding, holding
 from guard.store import Store
 from guard.store.pairs import Pair
 from guard.store.states import PairKind, PairVerdict
-from guard.taxonomy import GUIDELINES, Category
+from guard.taxonomy import GRAVE, GUIDELINES, Category
 
 PAGE: Final = "/review/variations"
 _SAID: Final = {
@@ -110,7 +110,7 @@ async def _show(
     two = () if pair is None else tuple(dict.fromkeys((pair.seed_category, pair.category)))
     desk = PairDesk(
         pair=pair,
-        covered=not HARD.isdisjoint(two),
+        covered=not GRAVE.isdisjoint(two),
         boundaries={category: GUIDELINES[category].boundary for category in two},
         cases=_cases(*two) if len(two) > 1 else (),
         waiting=await store.pairs.waiting(),

@@ -2,6 +2,7 @@
 
 from litestar.types import ControllerRouterHandler
 
+from guard.review.agreement import AgreementController
 from guard.review.guideline import GuidelineController
 from guard.review.label import LabelController
 from guard.review.ledger import LedgerController
@@ -28,6 +29,7 @@ ROUTES: list[ControllerRouterHandler] = [
     ReviewController,
     LoginController,
     LabelController,
+    AgreementController,
     GuidelineController,
     LedgerController,
     LoopController,

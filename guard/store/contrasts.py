@@ -12,8 +12,8 @@ from guard.store.database import Database
 from guard.store.keyring import Keyring
 from guard.store.lease import LEARNER, check_fence
 from guard.store.pool import open_text
-from guard.store.rows import Contrast, Label, Message, Pick
-from guard.store.states import ContrastState, PickState
+from guard.store.rows import Contrast, Message, Pick
+from guard.store.states import ContrastState
 from guard.store.variations import Seed, open_sealed
 from guard.taxonomy import Category
 
@@ -41,10 +41,9 @@ class Contrasts:
         """Return the labelled picks of these categories, of every cycle, that were not asked about yet, in order."""
         async with self._database.read() as session:
             rows = await session.execute(
-                select(Pick.id, Label.category, Message)
-                .join(Label, (Label.pick_id == Pick.id) & Label.undone_at.is_(None))
+                select(Pick.id, Pick.category, Message)
                 .join(Message, Message.id == Pick.message_id)
-                .where(Pick.state == PickState.LABELLED, Pick.contrasted_at.is_(None), Label.category.in_(categories))
+                .where(Pick.contrasted_at.is_(None), Pick.category.in_(categories))
                 .order_by(Pick.id)
             )
             return [

@@ -2,10 +2,10 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from advanced_alchemy.types import BigIntIdentity, DateTimeUTC
-from sqlalchemy import JSON, Enum, ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
+from sqlalchemy import JSON, Enum, ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from guard.store.states import (
@@ -31,6 +31,9 @@ def _enum(values: type[StrEnum], length: int) -> Enum:
         length=length,
         values_callable=lambda e: [m.value for m in e],
     )
+
+
+_OPINION: Final = text("undone_at IS NULL AND NOT adjudicates")
 
 
 class Row(DeclarativeBase):
@@ -193,7 +196,10 @@ class Cycle(Row):
 
 
 class Pick(Row):
-    """A message chosen for people in a cycle, and why."""
+    """A message chosen for people in a cycle, and why.
+
+    `wanted` opinions are asked for; `category` is what it is settled as, None while it is not or when nobody can tell.
+    """
 
     __tablename__ = "pick"
     __table_args__ = (UniqueConstraint("cycle_id", "message_id"), Index(None, "cycle_id", "state", "position"))
@@ -205,6 +211,8 @@ class Pick(Row):
     reason: Mapped[dict[str, Any]]
     inclusion_probability: Mapped[float | None]
     state: Mapped[PickState]
+    wanted: Mapped[int] = mapped_column(default=1, server_default="1")
+    category: Mapped[Category | None]
     leased_by: Mapped[str | None] = mapped_column(String(64))
     leased_until: Mapped[datetime | None]
     varied_at: Mapped[datetime | None]
@@ -223,13 +231,19 @@ class PickMark(Row):
 
 
 class Label(Row):
-    """A person's decision about a pick; `category` is None for "can't tell".
+    """A person's opinion about a pick, or the decision that `adjudicates` between those of others.
 
-    `scores_shown` tells whether the model's scores were before them; None where nobody knows.
+    `category` is None for "can't tell". `scores_shown` tells whether the model's scores were before them; None where
+    nobody knows. What the opinions make of the message stands in its pick.
     """
 
     __tablename__ = "label"
-    __table_args__ = (Index(None, "pick_id"), Index(None, "reviewer", "decided_at"))
+    __table_args__ = (
+        Index(None, "pick_id"),
+        Index(None, "reviewer", "decided_at"),
+        # nobody has two standing opinions on a pick
+        Index(None, "pick_id", "reviewer", unique=True, sqlite_where=_OPINION, postgresql_where=_OPINION),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     pick_id: Mapped[int] = mapped_column(ForeignKey("pick.id", ondelete="CASCADE"))
@@ -240,6 +254,7 @@ class Label(Row):
     undone_at: Mapped[datetime | None]
     idempotency_key: Mapped[str | None] = mapped_column(String(64), unique=True)
     scores_shown: Mapped[bool | None]
+    adjudicates: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class Variation(Row):

@@ -10,12 +10,14 @@ class MessageState(StrEnum):
     PICKED = "picked"
     LABELLED = "labelled"
     UNCLEAR = "unclear"
+    CONTESTED = "contested"
 
 
 class PickState(StrEnum):
-    """Whether a person has decided about a pick; `returned` to the pool when the time was up."""
+    """Whether people have settled a pick; `contested` while they differ, `returned` to the pool when the time was up."""
 
     WAITING = "waiting"
+    CONTESTED = "contested"
     LABELLED = "labelled"
     UNCLEAR = "unclear"
     RETURNED = "returned"
@@ -101,6 +103,7 @@ class Deed(StrEnum):
     FLAGGED = "flagged"
     UNFLAGGED = "unflagged"
     HANDED_ON = "handed-on"
+    ADJUDICATED = "adjudicated"
     CONTRAST_DECIDED = "contrast-decided"
     VARIATION_DECIDED = "variation-decided"
     LOGGED_IN = "logged-in"

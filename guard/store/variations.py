@@ -12,7 +12,7 @@ from guard.store.database import Database
 from guard.store.keyring import Keyring
 from guard.store.lease import LEARNER, check_fence
 from guard.store.pool import open_text
-from guard.store.rows import Contrast, Cycle, Label, Message, Pick, SnapshotItem, Variation
+from guard.store.rows import Contrast, Cycle, Message, Pick, SnapshotItem, Variation
 from guard.store.states import ContrastState, PairVerdict, PickState
 from guard.taxonomy import Category
 
@@ -49,15 +49,9 @@ class Variations:
         """Return the labelled picks of a cycle that have no variations yet, in order."""
         async with self._database.read() as session:
             rows = await session.execute(
-                select(Pick.id, Label.category, Message)
-                .join(Label, (Label.pick_id == Pick.id) & Label.undone_at.is_(None))
+                select(Pick.id, Pick.category, Message)
                 .join(Message, Message.id == Pick.message_id)
-                .where(
-                    Pick.cycle_id == cycle_id,
-                    Pick.state == PickState.LABELLED,
-                    Pick.varied_at.is_(None),
-                    Label.category.is_not(None),
-                )
+                .where(Pick.cycle_id == cycle_id, Pick.category.is_not(None), Pick.varied_at.is_(None))
                 .order_by(Pick.position)
             )
             return [
@@ -137,7 +131,8 @@ class Variations:
     async def freeze(self, cycle_id: int, *, fence: int) -> int:
         """Freeze a cycle's data set, every labelled message with its variations and confirmed contrasts; return its size.
 
-        Of the variations it leaves out those that a person took out. It is frozen once. What was erased since no longer counts.
+        It is frozen once. What was erased since no longer counts. A message that was picked again is what people said of
+        it last; while that is contested it is left out, as are variations that a person took out.
         """
         async with self._database.write() as session:
             await check_fence(session, LEARNER, fence)
@@ -145,11 +140,9 @@ class Variations:
             if cycle.frozen_at is not None:
                 return int(await session.scalar(select(func.count()).where(SnapshotItem.cycle_id == cycle_id)) or 0)
             cycle.frozen_at = self._clock()
-            standing = (Label.undone_at.is_(None)) & Label.category.is_not(None)
-            labelled = await session.execute(
-                select(Label.message_id, Label.category).where(standing).order_by(Label.id)
-            )
-            latest = {message_id: category for message_id, category in labelled}
+            answered = Pick.state.not_in([PickState.WAITING, PickState.RETURNED])
+            picks = await session.execute(select(Pick.message_id, Pick.category).where(answered).order_by(Pick.id))
+            latest = {message_id: category for message_id, category in picks}
             varied = await session.execute(
                 select(Variation.message_id, Variation.id, Variation.category)
                 .where(or_(Variation.verdict.is_(None), Variation.verdict == PairVerdict.HOLDS))
@@ -158,6 +151,7 @@ class Variations:
             items = [
                 SnapshotItem(cycle_id=cycle_id, message_id=message_id, variation_id=None, category=category)
                 for message_id, category in latest.items()
+                if category is not None
             ]
             items += [
                 SnapshotItem(cycle_id=cycle_id, message_id=message_id, variation_id=variation_id, category=category)

@@ -67,7 +67,7 @@ def _texts(page: str) -> list[str]:
     return re.findall(r'<bdi class="text"[^>]*>(.*?)</bdi>', page, re.DOTALL)
 
 
-async def _send(ann: Reviewer, deed: str = "", headers: dict[str, str] | None = None, **form: str) -> httpx.Response:
+async def _send(ann: Reviewer, deed: str = "", headers: Any = None, **form: str) -> httpx.Response:
     return await ann.client.post(PAGE + deed, data=form, headers=HTMX if headers is None else headers)
 
 

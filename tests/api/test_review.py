@@ -16,7 +16,7 @@ from guard.store.pool import AUDIT
 from guard.store.rows import Cycle
 from guard.store.states import CycleState, Role
 from guard.taxonomy import CATEGORIES
-from tests.api.conftest import Running, Serve
+from tests.api.conftest import Running, Serve, update
 from tests.guard.store.scenes import add, advance, arrival, learner, open_batch, open_cycle, pooled
 from tests.toys import publish_toy
 
@@ -37,9 +37,9 @@ class Reviewers:
 
 @pytest.fixture
 async def reviewers(serve: Serve, store_settings: GuardSettings, exports: Exports) -> AsyncIterator[Reviewers]:
-    """Two reviewers on either kind of database."""
+    """Two reviewers on either kind of database, who share the messages out: none is for both."""
     publish_toy(exports)
-    async with serve(store_settings) as running, AsyncExitStack() as stack:
+    async with serve(update(store_settings, overlap=1)) as running, AsyncExitStack() as stack:
         clients = []
         for name in ("ann", "ben"):
             key = await running.store.keys.create(name, Role.REVIEWER)
@@ -83,8 +83,8 @@ async def test_batch_from_first_to_last(reviewers: Reviewers) -> None:
     assert (await _label(reviewers.ann, second["pick_id"], None)).status_code == 201
     third = await _next(reviewers.ann)
     batch = (await reviewers.ben.get("/review/batch")).json()
-    counts = {name: batch[name] for name in ("size", "labelled", "unclear", "held", "waiting")}
-    assert counts == {"size": 3, "labelled": 1, "unclear": 1, "held": 1, "waiting": 1}
+    counts = {name: batch[name] for name in ("size", "labelled", "unclear", "contested", "begun", "held", "waiting")}
+    assert counts == {"size": 3, "labelled": 1, "unclear": 1, "contested": 0, "begun": 0, "held": 1, "waiting": 1}
     assert (batch["cycle_id"], batch["state"], batch["strategy"]) == (cycle.id, "labelling", "cluster")
     assert (await _label(reviewers.ann, third["pick_id"], "not-harmful")).status_code == 201
     assert (await reviewers.ann.post("/review/next")).status_code == 204

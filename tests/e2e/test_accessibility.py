@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.e2e.browser import Watched, in_store, log_in
 from tests.e2e.test_desk import fill
 from tests.e2e.test_desk_variations import fill as fill_pairs
+from tests.guard.review.scenes import differ
 from tests.served import ServedGuard
 
 AXE: Final = "4.14.1"
@@ -81,6 +82,7 @@ def test_every_page(guard: ServedGuard, chromium: Browser, axe: str, scheme: Any
     press("?")
     look("help")
     press("Escape")
+    expect(page.locator("dialog[open]")).to_have_count(0)
     press("f")
     expect(page.locator("[data-key=f]")).to_have_attribute("aria-pressed", "true")
     look("flagged")
@@ -95,7 +97,8 @@ def test_every_page(guard: ServedGuard, chromium: Browser, axe: str, scheme: Any
     press("6")
     expect(page.locator("h1")).to_have_text("Nothing waits for you")
     look("nothing waits")
-    for path in ("guideline", "guideline/self-harm", "guideline/nothing", "ledger"):
+    in_store(guard, differ)
+    for path in ("agreement", "guideline", "guideline/self-harm", "guideline/nothing", "ledger"):
         page.goto(f"/review/{path}")
         look(path)
     context.close()

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from guard.shares import LEAST, holding, wilson
+from guard.interval import wilson
+from guard.shares import LEAST, holding
 from guard.store.pairs import Stratum
 from guard.taxonomy import Category
 

@@ -16,7 +16,7 @@ from guard.store import Store, open_store
 from guard.store.cycles import add_figures
 from guard.store.figures import Estimated
 from guard.store.lease import LEARNER
-from guard.store.states import CycleState, PairVerdict
+from guard.store.states import CycleState, PairVerdict, Role
 from guard.taxonomy import Category
 from learner.drift import Drift
 from learner.estimate import Measure
@@ -56,6 +56,10 @@ class Watched:
             client.get("/nothing")
             client.get("/readyz")
             client.post("/review/next")
+            text = f"joke {time.time_ns()}"
+            answer = client.post("/classify", json={"text": text}).json()
+            report = {"id": answer["id"], "text": text, "category": "self-harm", "source": "person"}
+            client.post("/feedback", json=report)
 
     def values(self, expression: str) -> list[float]:
         """Return what a panel would draw of an expression, gaps left out."""
@@ -101,9 +105,13 @@ async def _train(settings: GuardSettings) -> None:
     async with open_store(settings) as store:
         fence = await store.leases.acquire(LEARNER, "learner", ttl=TTL * 60)
         assert fence is not None
+        for name in ("ann", "bob"):
+            await store.reviewers.add(name, Role.REVIEWER, "hash")
         cycle = await open_batch(store, fence, *(f"text {n}" for n in range(_LABELS)))
         categories = [*Category, None]
-        await label_all(store, *(categories[n % len(categories)] for n in range(_LABELS)))
+        for name, shift in (("ann", 0), ("bob", 1)):  # they differ about the last one
+            said = [categories[(n + shift * (n == _LABELS - 1)) % len(categories)] for n in range(_LABELS)]
+            await label_all(store, *said, reviewer=name)
         await advance(store, cycle, fence, CycleState.GENERATING)
         await _check(store, cycle.id, fence)
         async with store.database.write() as session:

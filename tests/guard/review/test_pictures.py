@@ -2,9 +2,9 @@
 
 import pytest
 
+from guard.interval import wilson
 from guard.review.overview import by_class
 from guard.review.pictures import duration
-from guard.shares import wilson
 from guard.taxonomy import CATEGORIES
 
 
