@@ -87,7 +87,7 @@ class LabelController(Controller):
             )
         except (Conflict, NotFound) as error:
             return await _next(request, store, said=error.detail, status=error.status)
-        hard = category in GRAVE and await _count_hard_text(request, store)
+        hard = category in GRAVE and await count_hard_text(request, store)
         said = "Recorded: can't tell." if category is None else f"Labelled {category}."
         said += " This may be a good moment for a break." if hard else ""
         if is_page(request) and not is_part(request):
@@ -166,7 +166,7 @@ async def _show(
     return answer(request, "label.html", desk, status=status, key=secrets.token_urlsafe(16))
 
 
-async def _count_hard_text(request: DeskRequest, store: Store) -> bool:
+async def count_hard_text(request: DeskRequest, store: Store) -> bool:
     """Count a distressing text and return whether it is time to say so."""
     session = session_of(request)
     if session is None:

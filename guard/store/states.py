@@ -94,6 +94,7 @@ class Deed(StrEnum):
     UNFLAGGED = "unflagged"
     HANDED_ON = "handed-on"
     ADJUDICATED = "adjudicated"
+    DOUBT_SETTLED = "doubt-settled"
     CONTRAST_DECIDED = "contrast-decided"
     LOGGED_IN = "logged-in"
     LOGIN_REFUSED = "login-refused"
