@@ -3,7 +3,6 @@
 import html
 import re
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import httpx
 import pytest
@@ -12,14 +11,12 @@ from sqlalchemy import select
 from guard.exports import Exports
 from guard.review.guideline import between
 from guard.settings import GuardSettings
-from guard.store.cycles import Picked
-from guard.store.doubts import Suspicion
 from guard.store.rows import Pick
-from guard.store.states import CycleState, Role
+from guard.store.states import Role
 from guard.taxonomy import CATEGORIES, GUIDELINES, Category
 from tests.api.conftest import Running, Serve
 from tests.api.test_roles import csrf, log_in
-from tests.guard.store.scenes import add, advance, arrival, label_all, learner, open_cycle, pooled
+from tests.guard.store.scenes import doubt
 from tests.toys import publish_toy
 
 BROWSER = {"accept": "text/html"}
@@ -35,23 +32,6 @@ async def enter(running: Running, name: str) -> httpx.AsyncClient:
     headers = {"cookie": f"lifeguard={token}", "x-csrf-token": csrf(token)}
     transport, url = running.client._transport, running.client.base_url
     return httpx.AsyncClient(transport=transport, base_url=url, headers=headers)
-
-
-async def doubt(
-    running: Running, *texts: str, label: Category = Category.LEGAL_ADVICE, opinion: Category = Category.MEDICAL_ADVICE
-) -> None:
-    """Have a secret-reviewer label texts, and the learner doubt it."""
-    store = running.store
-    fence = await learner(store)
-    await add(store, *(replace(arrival(text), category=Category.NOT_HARMFUL) for text in texts))
-    cycle = await open_cycle(store, fence)
-    await store.cycles.fill(cycle.id, [Picked(p.id, {}, 0.5) for p in await pooled(store)], fence=fence, figures={})
-    await label_all(store, *[label] * len(texts), reviewer="secret-reviewer")
-    await advance(store, cycle, fence, CycleState.GENERATING)
-    async with store.database.read() as session:
-        ids = (await session.scalars(select(Pick.message_id).order_by(Pick.id))).all()
-    suspicions = [Suspicion(id_, label, opinion, 0.934) for id_ in ids]
-    assert await store.doubts.suspect(cycle.id, suspicions, most=99, fence=fence) == len(texts)
 
 
 @pytest.fixture
@@ -82,7 +62,7 @@ async def test_nothing_waits(running: Running) -> None:
 async def test_page(running: Running) -> None:
     """The page shows text, label, the models' opinion and where the two meet in the guideline, and not whose label it is."""
     ben = await enter(running, "ben")
-    await doubt(running, "is <i>that</i> a rash?", "two")
+    await doubt(running.store, "is <i>that</i> a rash?", "two")
     page = (await ben.get(PAGE, headers=BROWSER)).text
     assert shown(page) == "is <i>that</i> a rash?"
     assert "<i>" not in page
@@ -107,7 +87,7 @@ async def test_page(running: Running) -> None:
 async def test_hard_text_is_covered(running: Running, label: str, opinion: str) -> None:
     """What is labelled or taken for self-harm or an emergency is shown only when asked for."""
     ben = await enter(running, "ben")
-    await doubt(running, "one", label=Category(label), opinion=Category(opinion))
+    await doubt(running.store, "one", label=Category(label), opinion=Category(opinion))
     page = (await ben.get(PAGE, headers=BROWSER)).text
     assert re.search(
         r'<details class="cover">\s*<summary data-key="s".*?</summary>\s*<bdi class="text"', page, re.DOTALL
@@ -133,7 +113,7 @@ def test_every_two_categories() -> None:
 async def test_decide_and_undo(running: Running) -> None:
     """Each decision is kept and the next label shown as a part; undoing brings it back."""
     ben = await enter(running, "ben")
-    await doubt(running, "one", "two", "three")
+    await doubt(running.store, "one", "two", "three")
     answer = await ben.post(PAGE, data={"pick_id": "1", "category": "medical-advice"}, headers=HTMX)
     assert answer.status_code == 200
     assert answer.text.startswith('<section id="desk"')
@@ -157,7 +137,7 @@ async def test_decide_and_undo(running: Running) -> None:
 async def test_without_htmx_and_as_json(running: Running) -> None:
     """A browser without scripts is led back to the page; a program gets the twin of what comes next."""
     ben = await enter(running, "ben")
-    await doubt(running, "one", "two")
+    await doubt(running.store, "one", "two")
     for deed, form in (("", {"pick_id": "1", "category": "self-harm"}), ("/undo", {})):
         answer = await ben.post(PAGE + deed, data=form, headers=BROWSER)
         assert (answer.status_code, answer.headers["location"]) == (303, PAGE)
@@ -169,7 +149,7 @@ async def test_without_htmx_and_as_json(running: Running) -> None:
 async def test_refused(running: Running) -> None:
     """What does not fit, is another's or is settled already is refused in words, without repeating what was sent."""
     ben, ann = await enter(running, "ben"), await enter(running, "secret-reviewer")
-    await doubt(running, "one")
+    await doubt(running.store, "one")
     for deed, form, status in (
         ("", {}, 400),
         ("", {"pick_id": "canary", "category": "self-harm"}, 400),
