@@ -1,5 +1,7 @@
 """That wrong labels are suspected, and right ones much less."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -113,7 +115,9 @@ def test_only_people_are_doubted(corpus: Corpus) -> None:
     examples = [example for example in dataset.train if not example.variation]
     odd = {"whose turn is it": 5, "what a nice rash": 5, examples[0].text: 3}
     unseen = taken_for(*[odd.get(e.text, CATEGORIES.index(e.category)) for e in examples])
-    assert doubts(dataset, unseen) == (Suspicion(7, Category.LEGAL_ADVICE, Category.NOT_HARMFUL, pytest.approx(_SURE)),)
+    (doubt,) = doubts(dataset, unseen)
+    assert doubt.probability == pytest.approx(_SURE)
+    assert replace(doubt, probability=0.9) == Suspicion(7, Category.LEGAL_ADVICE, Category.NOT_HARMFUL, 0.9)
 
 
 def test_too_little_data_doubts_nothing(corpus: Corpus) -> None:
