@@ -35,8 +35,8 @@ _TOP: Final = 20  # what a batch of 20 asks about in ten cycles
 
 
 def main(
-    seeds: Annotated[int, typer.Option(min=1)] = 3,
-    rows: Annotated[int, typer.Option(help="Of the corpus, drawn by scenario.", min=300)] = 2_000,
+    seeds: Annotated[int, typer.Option(min=1)] = 2,
+    rows: Annotated[int, typer.Option(help="Of the corpus, drawn by scenario.", min=300)] = 1_500,
 ) -> None:
     """Print precision and recall of the suspicions and write `results/doubts.json`."""
     settings = LearnerSettings()
@@ -57,8 +57,8 @@ def main(
         "suspected",
         "precision",
         "recall",
-        f"precision of the first {_TOP}",
-        "… of as many as there are",
+        f"precision, first {_TOP}",
+        "precision, first as many as mistakes",
     )
     for kind in ("at random", "the likeliest"):
         for share in _SHARES:
@@ -73,7 +73,7 @@ def main(
                 f"{figures['suspected']:.0f}",
                 *(f"{100 * figures[n]:.1f}" for n in list(figures)[1:]),
             )
-    Console().print(table)
+    Console(width=110).print(table)
     RESULTS.write_text(json.dumps(found, indent=2) + "\n")
 
 

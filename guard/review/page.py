@@ -76,6 +76,7 @@ def answer(request: DeskRequest, name: str, twin: Any, *, status: int = 200, **c
         session=session,
         part=is_part(request),
         conflicts=request.scope["state"].get("conflicts", 0),
+        doubts=request.scope["state"].get("doubts", 0),
         **context,
     )
     body = rendered.encode(errors="replace")

@@ -74,7 +74,9 @@ async def test_page(running: Running) -> None:
     assert re.findall(r'value="([\w-]+)"[^>]*>(?:(?!</button>).)*keep the label', page) == ["legal-advice"]
     for category in (Category.LEGAL_ADVICE, Category.MEDICAL_ADVICE):
         assert GUIDELINES[category].boundary in html.unescape(page)
-    assert "1 more wait for you" in page
+    assert "1 more waits for you" in page
+    for path in (PAGE, "/review/label"):
+        assert '<span id="doubts">(2)</span>' in (await ben.get(path, headers=BROWSER)).text
     assert "<details" not in page
     twin = (await ben.get(PAGE, headers=JSON)).json()
     assert "secret-reviewer" not in str(twin)
@@ -119,6 +121,7 @@ async def test_decide_and_undo(running: Running) -> None:
     assert answer.text.startswith('<section id="desk"')
     assert shown(answer.text) == "two"
     assert '<p id="said" hx-swap-oob="innerHTML">Settled as medical-advice.</p>' in answer.text
+    assert '<span id="doubts" hx-swap-oob="innerHTML">(2)</span>' in answer.text
     answer = await ben.post(PAGE, data={"pick_id": "2", "category": "unclear"}, headers=HTMX)
     assert "The label stays: can&#39;t tell." in answer.text or "The label stays: can't tell." in answer.text
     assert shown(answer.text) == "three"

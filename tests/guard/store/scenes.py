@@ -101,7 +101,7 @@ async def doubt(
         await advance(store, before, fence, CycleState.HELD)
     await add(store, *(replace(arrival(text), category=Category.NOT_HARMFUL) for text in texts))
     cycle = await open_cycle(store, fence)
-    picks = [Picked(message.id, {}, 0.5) for message in await pooled(store)]
+    picks = [Picked(message.id, {}, 0.5) for message in await pooled(store) if message.text in texts]
     await store.cycles.fill(cycle.id, picks, fence=fence, figures={})
     await label_all(store, *[label] * len(texts), reviewer="secret-reviewer")
     suspicions = [Suspicion(pick.message_id, label, opinion, 0.934) for pick in picks]
