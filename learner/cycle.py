@@ -153,7 +153,7 @@ class Loop:
         rows = await self._store.variations.freeze(cycle.id, fence=self._fence)
         if rows == 0:  # erased since they were given
             return await self._advance(cycle, CycleState.HELD, reasons=[NO_LABELS])
-        challenger = await asyncio.to_thread(self._published, cycle) or await self._work.train(cycle)
+        challenger = await asyncio.to_thread(self._published, cycle) or await self._work.train(cycle, fence=self._fence)
         return await self._advance(
             cycle, CycleState.GATING, figures={"training": {"rows": rows}}, challenger=challenger
         )

@@ -76,11 +76,14 @@ def concerning(category: Category) -> GuidelinePage:
 def between(categories: frozenset[Category]) -> tuple[Section, ...]:
     """Return the cases where two or more of these categories meet."""
     words = [{category.value, _ELSEWHERE.get(category, category.value)} for category in categories]
-    return tuple(
+    meeting = tuple(
         section
         for section in _cases()
         if sum(any(word in section.title.lower() for word in either) for either in words) > 1
     )
+    if not meeting and Category.NOT_HARMFUL in categories:  # what sounds like a need for advice and is an errand
+        return tuple(s for s in _cases() if _ELSEWHERE[Category.NOT_HARMFUL] in s.title.lower())
+    return meeting
 
 
 def _cases() -> list[Section]:

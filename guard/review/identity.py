@@ -31,8 +31,8 @@ Form = dict[str, str]
 def reviewing(role: Role = Role.REVIEWER) -> Guard:
     """Return a Litestar guard that lets a role through, by key or by session, and notes both on the request.
 
-    For a whole page it notes how many conflicts the caller can see and how many contrast pairs wait, too: every page has them
-    in its navigation.
+    For a whole page it notes how many conflicts the caller can see, how many labels wait for their second look and how many
+    contrast pairs wait, too: every page has them in its navigation.
 
     A key comes in a header, which no foreign page can send; what a session asks for must carry its CSRF token.
     """
@@ -47,6 +47,7 @@ def reviewing(role: Role = Role.REVIEWER) -> Guard:
             store: Store = connection.app.state.store
             connection.scope["state"]["conflicts"] = await store.conflicts.count(open_too=sees_open(caller))
             connection.scope["state"]["waiting"] = await store.pairs.waiting()
+            connection.scope["state"]["doubts"] = await store.doubts.count(caller.name)
 
     return check
 

@@ -3,6 +3,7 @@
 from litestar.types import ControllerRouterHandler
 
 from guard.review.agreement import AgreementController
+from guard.review.doubts import DoubtsController
 from guard.review.guideline import GuidelineController
 from guard.review.label import LabelController
 from guard.review.ledger import LedgerController
@@ -30,6 +31,7 @@ ROUTES: list[ControllerRouterHandler] = [
     LoginController,
     LabelController,
     AgreementController,
+    DoubtsController,
     GuidelineController,
     LedgerController,
     LoopController,

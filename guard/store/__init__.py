@@ -4,9 +4,9 @@
         await store.pool.add(sightings)
 
 One noun a module: `pool` (messages), `reports` (of wrong verdicts), `review` (picks and labels), `agreement` (when they
-settle a pick), `opinions` (which does it), `conflicts`, `marks`, `surroundings`, `cycles`, `variations`, `contrasts`, `pairs`
-(people's checks of both), `transfer` (messages and labels in files), `entries` (verdicts and draws, as estimates need them),
-`figures` (the estimates), `keys`, `reviewers`, `sessions`, `ledger`, `moves`, `lease`.
+settle a pick), `opinions` (which does it), `conflicts`, `doubts`, `marks`, `surroundings`, `cycles`, `variations`,
+`contrasts`, `pairs` (people's checks of both), `transfer` (messages and labels in files), `entries` (verdicts and draws, as
+estimates need them), `figures` (the estimates), `keys`, `reviewers`, `sessions`, `ledger`, `moves`, `lease`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +18,7 @@ from guard.store.conflicts import Conflicts
 from guard.store.contrasts import Contrasts
 from guard.store.cycles import Cycles
 from guard.store.database import BUSY_TIMEOUT_S, Database
+from guard.store.doubts import Doubts
 from guard.store.entries import Entries
 from guard.store.figures import Figures
 from guard.store.keyring import Keyring
@@ -77,6 +78,7 @@ class Store:
         opinions = Opinions(overlap)
         self.review = Review(database, keyring, clock, opinions, lease_s=review_lease_s)
         self.conflicts = Conflicts(database, keyring, clock, opinions)
+        self.doubts = Doubts(database, keyring, clock, opinions)
         self.marks = Marks(database, clock, opinions)
         self.surroundings = Surroundings(database, keyring)
         self.cycles = Cycles(database, clock, opinions)

@@ -14,7 +14,7 @@ from guard.store.keyring import Keyring
 from guard.store.ledger import enter
 from guard.store.opinions import OPINION, Opinions, asked_twice
 from guard.store.pool import AUDIT, IMPORT, open_text
-from guard.store.rows import Cycle, Label, Message, Pick
+from guard.store.rows import Cycle, Doubt, Label, Message, Pick
 from guard.store.states import CycleState, Deed, PickState
 from guard.taxonomy import Category
 
@@ -214,7 +214,8 @@ def _contested(query: _S, *, open_too: bool) -> _S:
 
 
 def _undoable(adjudicator: str) -> Select[tuple[Label]]:
-    latest = select(Label.id).where(Label.reviewer == adjudicator, Label.adjudicates)
+    second_look = exists().where(Doubt.label_id == Label.id)
+    latest = select(Label.id).where(Label.reviewer == adjudicator, Label.adjudicates, ~second_look)
     frozen = exists().where(Cycle.frozen_at >= Label.decided_at)
     return (
         select(Label)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import Select, case, func, insert, select
+from sqlalchemy import Select, case, exists, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from guard.store.database import Database
-from guard.store.rows import Cycle, Entry, Label, Message, Pick
+from guard.store.rows import Cycle, Doubt, Entry, Label, Message, Pick
 from guard.store.states import CycleState, PickState
 from guard.taxonomy import Category
 
@@ -145,7 +145,8 @@ class Entries:
     async def votes(self) -> dict[int, list[Category]]:
         """Return what people said of each message, by its id, those who could not tell left out.
 
-        Whoever adjudicates has the last word: it stands in the place of what others said before.
+        Whoever adjudicates has the last word: it stands in the place of what others said before. Second looks do not
+        count: they mend only such labels as models disagree with, so the models would seem better than they are.
         """
         async with self._database.read() as session:
             return await _votes(session)
@@ -228,7 +229,8 @@ async def record(session: AsyncSession, entries: Sequence[tuple[int, "Arrival", 
 
 
 async def _votes(session: AsyncSession) -> dict[int, list[Category]]:
-    standing = select(Label.message_id, Label.category, Label.adjudicates).where(Label.undone_at.is_(None))
+    standing = select(Label.message_id, Label.category, Label.adjudicates)
+    standing = standing.where(Label.undone_at.is_(None), ~exists().where(Doubt.label_id == Label.id))
     votes: dict[int, list[Category]] = {}
     for message_id, category, adjudicates in await session.execute(standing.order_by(Label.id)):
         if adjudicates:

@@ -73,7 +73,7 @@ class Opinions:
                 adjudged[label.pick_id] = label.category
             else:
                 given[label.pick_id][label.reviewer] = label.category
-        there = set() if closed else set(await session.scalars(_reviewers()))
+        there = set() if closed else set(await session.scalars(reviewers()))
         away: dict[int, set[str]] = {id_: set() for id_ in ids}
         passed = select(PickMark.pick_id, PickMark.reviewer)
         passed = passed.where(PickMark.pick_id.in_(ids), PickMark.mark == Mark.HANDED_ON)
@@ -125,6 +125,7 @@ def is_reviewer(name: str) -> ColumnElement[bool]:
 _IN_FORCE: Final = tuple((row, (row.role == Role.REVIEWER, row.revoked_at.is_(None))) for row in (Reviewer, Key))
 
 
-def _reviewers() -> CompoundSelect[tuple[str]]:
+def reviewers() -> CompoundSelect[tuple[str]]:
+    """Return the names of the reviewers in force, admins not among them."""
     account, key = (select(row.name).where(*in_force) for row, in_force in _IN_FORCE)
     return account.union(key)

@@ -257,6 +257,27 @@ class Label(Row):
     adjudicates: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
+class Doubt(Row):
+    """A label, `category`, that models which never saw it disagree with; a message has one at most, so that none is asked twice.
+
+    `reviewer` looked again at `settled_at`, and gave the label `label_id`, or could not tell.
+    """
+
+    __tablename__ = "doubt"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    pick_id: Mapped[int] = mapped_column(ForeignKey("pick.id", ondelete="CASCADE"), unique=True)
+    message_id: Mapped[int] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"), unique=True)
+    cycle_id: Mapped[int] = mapped_column(ForeignKey("cycle.id", ondelete="CASCADE"), index=True)
+    category: Mapped[Category]
+    opinion: Mapped[Category]
+    probability: Mapped[float]
+    raised_at: Mapped[datetime]
+    settled_at: Mapped[datetime | None]
+    reviewer: Mapped[str | None] = mapped_column(String(64))
+    label_id: Mapped[int | None] = mapped_column(ForeignKey("label.id", ondelete="SET NULL"), index=True)
+
+
 class Variation(Row):
     """An accepted variation of a labelled message, with where it came from; `verdict` is None until a person checked it.
 

@@ -104,6 +104,7 @@ class Deed(StrEnum):
     UNFLAGGED = "unflagged"
     HANDED_ON = "handed-on"
     ADJUDICATED = "adjudicated"
+    DOUBT_SETTLED = "doubt-settled"
     CONTRAST_DECIDED = "contrast-decided"
     VARIATION_DECIDED = "variation-decided"
     LOGGED_IN = "logged-in"

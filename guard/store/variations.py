@@ -29,12 +29,16 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
-    """A training row: `message_id` is its group, `variation` tells an LLM's label from a person's."""
+    """A training row: `message_id` is its group, `variation` tells an LLM's label from a person's.
+
+    `contrast`: an LLM's edit of the message, whose label a person confirmed.
+    """
 
     message_id: int
     text: str
     category: Category
     variation: bool
+    contrast: bool = False
 
 
 class Variations:
@@ -187,6 +191,7 @@ class Variations:
                     text=open_sealed(self._keyring, variation or contrast or message),
                     category=item.category,
                     variation=variation is not None,
+                    contrast=contrast is not None,
                 )
                 for item, message, variation, contrast in rows
             ]

@@ -3,16 +3,19 @@
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from guard.taxonomy import Category
 from tests.e2e.browser import Watched, in_store, log_in
 from tests.e2e.test_desk import fill
 from tests.e2e.test_desk_variations import fill as fill_pairs
 from tests.guard.review.scenes import differ
+from tests.guard.store.scenes import doubt
 from tests.served import ServedGuard
 
 AXE: Final = "4.14.1"
@@ -47,6 +50,19 @@ def _violations(page: Page, axe: str) -> list[Any]:
     found: dict[str, Any] = page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)
     assert len(found["passes"]) > 15, "it looked at the page"
     return [(broken["id"], [node["html"][:200] for node in broken["nodes"]]) for broken in found["violations"]]
+
+
+def _second_looks(guard: ServedGuard, page: Page, look: Callable[[str], None]) -> None:
+    """Look at the page of second looks, covered and not, until nothing waits."""
+    in_store(guard, lambda store: doubt(store, "plain again", "\u202eturned again <b>", label=Category.SELF_HARM))
+    for name in ("second look", "another second look"):
+        page.goto("/review/doubts")
+        look(name)
+        page.keyboard.press("s")
+        look(f"{name}, uncovered")
+        page.keyboard.press("6")
+        expect(page.locator("#said")).to_have_text("Settled as not-harmful.")
+    look("no second look")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -101,6 +117,7 @@ def test_every_page(guard: ServedGuard, chromium: Browser, axe: str, scheme: Any
     for path in ("agreement", "guideline", "guideline/self-harm", "guideline/nothing", "ledger"):
         page.goto(f"/review/{path}")
         look(path)
+    _second_looks(guard, page, look)
     context.close()
     assert broken == {key: [] for key in broken}
 
