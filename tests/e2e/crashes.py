@@ -32,7 +32,7 @@ from tests.served import ServedGuard
 REVIEWERS: Final = 3
 PER_LIFE: Final = 40  # messages a life, more than reviewers get through in it
 LONGEST_S: Final = 0.25  # from a life's first acknowledged label to its end
-_PATIENCE_S: Final = 300.0  # for the guard to start, and for that label: a machine may be busy
+_PATIENCE_S: Final = 1800.0  # for the guard to start, and for that label: a machine may be busy
 _RETRY_S: Final = 0.05
 
 
