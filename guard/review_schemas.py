@@ -14,7 +14,10 @@ MAX_ID: Final = 2**63 - 1  # both databases count in 64 bits
 
 
 class NextPick(msgspec.Struct, frozen=True):
-    """A message to label. An audit is shown blind: its `scores` are null and its `reason` says only that."""
+    """A message to label. An audit is shown blind: its `scores` are null and its `reason` says only that.
+
+    What those who reported a verdict as wrong take the message for stands in no `reason`: it is told after the decision.
+    """
 
     pick_id: int
     cycle_id: int
@@ -31,7 +34,7 @@ def next_pick(held: Held) -> NextPick:
         pick_id=held.pick_id,
         cycle_id=held.cycle_id,
         text=held.text,
-        reason={"audit": True} if held.audit else held.reason,
+        reason={"audit": True} if held.audit else {n: v for n, v in held.reason.items() if n != "should_be"},
         scores=None if held.audit else held.scores,
         model_version=held.model_version,
         leased_until=held.leased_until,

@@ -49,9 +49,10 @@ class Postgres:
 
     Args:
         folder: Where its data live; another user's when the tests run as root, so not below pytest's private folder.
+        durable: Whether it waits for the disk, as it does by itself; tests do without, figures do not.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
         runtime = folder / "runtime"
         runtime.mkdir(mode=0o700)
         with pytest.MonkeyPatch.context() as environment:  # the package warns where there is no such variable
@@ -64,8 +65,9 @@ class Postgres:
             self._server = get_server(self.folder, cleanup_mode="delete", start=False)
         self._run = pgexec
         self._server.ensure_pgdata_inited()
-        with (self.folder / "postgresql.conf").open("a") as configuration:
-            configuration.write("fsync = off\nfull_page_writes = off\n")
+        if not durable:
+            with (self.folder / "postgresql.conf").open("a") as configuration:
+                configuration.write("fsync = off\nfull_page_writes = off\n")
         self._server.start()
         self._made = 0
         self._shared: str | None = None

@@ -12,7 +12,7 @@ from guard.errors import Conflict, InputError, NotFound
 from guard.review.identity import DeskRequest, Form, caller_of, read_form, reviewing, session_of
 from guard.review.login import HOME
 from guard.review.page import PROBLEMS, answer, is_page, is_part, redirect
-from guard.review.why import typical_words, why
+from guard.review.why import opinions, typical_words, why
 from guard.review_schemas import MAX_ID, BatchStatus, NextPick, next_pick
 from guard.store import Store
 from guard.store.review import Held
@@ -89,10 +89,12 @@ class LabelController(Controller):
             return await _next(request, store, said=error.detail, status=error.status)
         hard = category in GRAVE and await count_hard_text(request, store)
         said = "Recorded: can't tell." if category is None else f"Labelled {category}."
-        said += " This may be a good moment for a break." if hard else ""
         if is_page(request) and not is_part(request):
             return redirect(request, HOME)
-        return await _show(request, store, held, said=said, reminder=hard)
+        async with store.database.moment():
+            said += opinions(await store.reports.opinions(pick_id_of(form)))
+            said += " This may be a good moment for a break." if hard else ""
+            return await _show(request, store, held, said=said, reminder=hard)
 
     @post("/label/undo", status_code=200)
     async def undo(self, request: DeskRequest, state: State) -> Response[Any]:
@@ -139,7 +141,8 @@ async def _on(request: DeskRequest, store: Store, said: str) -> Response[Any]:
 async def _next(request: DeskRequest, store: Store, *, said: str = "", status: int = 200) -> Response[Any]:
     """Lease the next message and show it."""
     held = await store.review.next(caller_of(request).name)
-    return await _show(request, store, held, said=said, status=status)
+    async with store.database.moment():
+        return await _show(request, store, held, said=said, status=status)
 
 
 async def _show(

@@ -8,6 +8,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakSet
@@ -37,6 +38,9 @@ _SQLITE_CAUSES: Final = {
     sqlite3.SQLITE_NOTADB: "its file is no SQLite database: restore a backup",
     sqlite3.SQLITE_READONLY: "its file cannot be written: see to its rights, and that nobody has moved it",
 }
+
+# the session that a task's reads share, and whose it is
+_MOMENT: Final[ContextVar[tuple["Database | None", AsyncSession | None]]] = ContextVar("moment", default=(None, None))
 
 
 def wal_is_safe(version: tuple[int, int, int]) -> bool:
@@ -69,6 +73,7 @@ class Database:
             pool_timeout=timeout_s,
             hide_parameters=True,
         )
+        self._polls = self.embedded and not wal_is_safe(sqlite3.sqlite_version_info)
         if self.embedded:
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
             readers = self.engine
@@ -78,17 +83,36 @@ class Database:
         self._readers = async_sessionmaker(readers, expire_on_commit=False)
         self._writers = async_sessionmaker(self.engine.execution_options(writes=True), expire_on_commit=False)
         self._turn = asyncio.Lock()
+        self._gate = _Gate()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
-        """Yield a session that only reads.
+        """Yield a session that only reads; within `moment`, its session.
 
         Raises:
             StoreUnavailable: The database does not answer.
         """
+        whose, shared = _MOMENT.get()
+        if whose is self and shared is not None:
+            yield shared
+            return
         with _translated():
-            async with self._readers.begin() as session:
+            async with self._reading(), self._readers.begin() as session:
                 yield session
+
+    @asynccontextmanager
+    async def moment(self) -> AsyncIterator[None]:
+        """Have all that this task reads meanwhile read in one transaction: it sees one moment, and costs one. Nothing is written in it.
+
+        Raises:
+            StoreUnavailable: The database does not answer.
+        """
+        async with self.read() as session:
+            token = _MOMENT.set((self, session))
+            try:
+                yield
+            finally:
+                _MOMENT.reset(token)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
@@ -101,10 +125,30 @@ class Database:
             async with asyncio.timeout(self._timeout_s):  # in line here first: cheaper than SQLite's polling, and
                 await self._turn.acquire()  # those who wait hold no connection that readers could use
             try:
-                async with self._writers.begin() as session:
+                async with self._writers() as session:
                     yield session
+                    await session.flush()
+                    async with self._committing():
+                        await session.commit()
             finally:
                 self._turn.release()
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[None]:
+        """Keep this process's commits out of its own reads, where the database would make one poll for the other."""
+        if not self._polls:
+            yield
+            return
+        async with self._gate.reading(self._timeout_s):
+            yield
+
+    @asynccontextmanager
+    async def _committing(self) -> AsyncIterator[None]:
+        if not self._polls:
+            yield
+            return
+        async with self._gate.alone(self._timeout_s):
+            yield
 
     async def migrate(self) -> None:
         """Bring the schema to this version's.
@@ -120,6 +164,47 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+
+class _Gate:
+    """Lets readers in together and whoever commits alone; who wants to commit goes before further readers.
+
+    Without WAL a commit needs the file to itself. SQLite polls for that, in steps of up to 100 ms, and so do those who
+    then want to read: ten reviewers at once waited for little else.
+    """
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._readers = 0
+
+    @asynccontextmanager
+    async def reading(self, timeout_s: float) -> AsyncIterator[None]:
+        """Come in with other readers."""
+        async with asyncio.timeout(timeout_s):
+            while not self._open.is_set():
+                await self._open.wait()
+        self._readers += 1
+        self._empty.clear()
+        try:
+            yield
+        finally:
+            self._readers -= 1
+            if not self._readers:
+                self._empty.set()
+
+    @asynccontextmanager
+    async def alone(self, timeout_s: float) -> AsyncIterator[None]:
+        """Wait until the readers inside are gone, with no others coming in; never for two at once."""
+        self._open.clear()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._empty.wait()
+            yield
+        finally:
+            self._open.set()
 
 
 class _translated:  # noqa: N801 - reads as a verb where it is used

@@ -13,12 +13,14 @@ from guard.errors import NoRoom, NotFound, Throttled
 from guard.store.database import Database
 from guard.store.keyring import Keyring
 from guard.store.pool import AUDIT, UNCERTAIN, Arrival, Pool
-from guard.store.rows import Message, Report
+from guard.store.rows import Message, Pick, Report
 from guard.store.states import MessageState, ReportSource
 from guard.taxonomy import Category
 
 WINDOW: Final = timedelta(days=1)  # what the caps count
+UNKNOWN: Final = "unknown"  # in a reason, for reports that do not say what it should have been
 _FULL_S: Final = 3600  # the pool has room again when a batch is picked or messages expire: not within minutes
+_NOT_AUDIT: Final = Message.reason != AUDIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Reported:
     def reason(self) -> dict[str, Any]:
         """Return what a reviewer is told of the reports."""
         return {
-            "should_be": {category or "unknown": number for category, number in sorted(self.opinions.items(), key=str)},
+            "should_be": {category or UNKNOWN: number for category, number in sorted(self.opinions.items(), key=str)},
             "reported_by": {source.value: number for source, number in sorted(self.sources.items())},
         }
 
@@ -129,7 +131,7 @@ class Reports:
         query = (
             select(Message.id, Message.reason, Message.inclusion_probability, Report.category, Report.source)
             .join(Report, Report.message_id == Message.id)
-            .where(Message.state == MessageState.POOLED, Message.reason != AUDIT)
+            .where(Message.state == MessageState.POOLED, _NOT_AUDIT)
             .order_by(Message.id, Report.id)
         )
         found: dict[int, Reported] = {}
@@ -139,6 +141,14 @@ class Reports:
                 reported.opinions[category] += 1
                 reported.sources[source] += 1
         return found
+
+    async def opinions(self, pick_id: int) -> dict[str, int]:
+        """Return how many reports of a pick that came by them said which category, `UNKNOWN` for those that could not say."""
+        query = select(Pick.reason).join(Message, Message.id == Pick.message_id).where(Pick.id == pick_id, _NOT_AUDIT)
+        async with self._database.read() as session:
+            reason: dict[str, Any] = await session.scalar(query) or {}
+        opinions: dict[str, int] = reason.get("should_be", {})
+        return opinions
 
     async def _check(self, session: AsyncSession, whose: ColumnElement[bool], cap: int, what: str) -> None:
         now = self._clock()

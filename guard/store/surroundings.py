@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from guard.store.database import Database
 from guard.store.keyring import Keyring
-from guard.store.pool import open_text
 from guard.store.rows import Message, Pick
 from guard.taxonomy import Category
 
@@ -74,8 +73,10 @@ class Surroundings:
         return [id_ for id_ in dict.fromkeys(found) if id_ not in near]
 
     async def _texts(self, session: AsyncSession, ids: set[int]) -> dict[int, str]:
-        messages = await session.scalars(select(Message).where(Message.id.in_(ids)))
-        return {message.id: open_text(self._keyring, message) for message in messages}
+        # the columns alone: a hundred whole messages, with their scores and times, take four times as long
+        columns = (Message.id, Message.ciphertext, Message.key_id, Message.fingerprint)
+        messages = await session.execute(select(*columns).where(Message.id.in_(ids)))
+        return {id_: self._keyring.open(sealed, key_id=key, owner=owner) for id_, sealed, key, owner in messages}
 
     async def _labels(self, session: AsyncSession, ids: Sequence[int]) -> dict[int, Category]:
         settled = select(Pick.message_id, Pick.category).where(Pick.message_id.in_(ids), Pick.category.is_not(None))

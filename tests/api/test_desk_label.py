@@ -215,6 +215,23 @@ async def test_surroundings(ann: Reviewer) -> None:
     assert "<i>" not in page
 
 
+async def test_reported(ann: Reviewer) -> None:
+    """That a verdict was reported is said before the decision, what it should have been only after it, and of audits never."""
+    reason = {"strategy": "feedback", "should_be": {"self-harm": 2, "unknown": 1}, "reported_by": {"person": 3}}
+    await _fill(ann.running, "one", "two", reason=reason)
+    before = (await ann.get()).text
+    assert "Reported as wrong: 3 by a person." in before
+    assert "Chosen by" not in before
+    for told in ((await ann.twin())["pick"], (await ann.client.post("/review/next")).json()):
+        assert told["reason"] == {"strategy": "feedback", "reported_by": {"person": 3}}
+    answer = await ann.send("", {"accept": "application/json"}, **_fields(before), category="legal-advice")
+    assert answer.json()["said"] == ("Labelled legal-advice. Of those who reported it, 2 say self-harm, 1 cannot tell.")
+    async with ann.running.store.database.write() as session:
+        (await session.get_one(Message, 2)).reason = AUDIT
+    answer = await ann.send("", {"accept": "application/json"}, **_fields((await ann.get()).text), category="self-harm")
+    assert answer.json()["said"] == "Labelled self-harm."
+
+
 async def test_without_htmx(ann: Reviewer) -> None:
     """A browser without scripts is led back to the page, so that reloading sends nothing again."""
     await _fill(ann.running, "one", "two")
@@ -423,7 +440,7 @@ async def test_ledger(ann: Reviewer) -> None:
     root = await _enter(ann.running, "root", Role.ADMIN)
     page = (await root.client.get("/review/ledger", headers=BROWSER)).text
     assert "<td>labelled</td>" in page
-    assert "category: self-harm" in page
+    assert "category: <bdi>self-harm</bdi>" in page
     assert "<bdi>key &lt;b&gt;bot</bdi>" in page
     assert "canary" not in page
     assert "Older" not in page

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -26,17 +27,31 @@ PASSWORD: Final = "correct horse battery"
 expect.set_options(timeout=60_000)  # a busy machine
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """A headless Chromium, where the machine has one; of a module, since Playwright's loop fills the thread meanwhile."""
+@contextmanager
+def launched() -> Iterator[Browser]:
+    """Yield a headless Chromium of this machine.
+
+    Raises:
+        FileNotFoundError: It has none.
+    """
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
-        pytest.skip("no Chromium on this machine: `apt install chromium` brings it")
+        raise FileNotFoundError("no Chromium on this machine: `apt install chromium` brings it")
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=arguments)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium, where the machine has one; of a module, since Playwright's loop fills the thread meanwhile."""
+    try:
+        with launched() as browser:
+            yield browser
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
 
 
 class Watched:

@@ -1,4 +1,4 @@
-"""The desk in a real Chromium: a batch by keyboard alone, and 150 hostile texts that stay texts."""
+"""The desk in a real Chromium: a batch by keyboard alone."""
 
 from dataclasses import replace
 from typing import Final
@@ -14,11 +14,9 @@ from guard.store.rows import Label
 from guard.taxonomy import CATEGORIES, Category
 from tests.e2e.browser import Watched, in_store
 from tests.guard.store.scenes import add, arrival, learner, open_cycle, pooled
-from tests.hostile import HOSTILE
 from tests.served import ServedGuard
 
 BATCH: Final = 20
-EVERY: Final = 25  # of the hostile texts is loaded as a page of its own; the others come by htmx
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -108,30 +106,3 @@ def test_pass_on_and_keys_off(guard: ServedGuard, desk: Watched) -> None:
     page.get_by_role("button", name="1 self-harm").press("Enter")
     expect(page.locator(".text")).to_have_text("three")
     assert desk.wrong == []
-
-
-def test_hostile_texts(guard: ServedGuard, desk: Watched) -> None:
-    """Of 150 hostile texts each stands in the page as it was sent, makes no element, and sets nothing off."""
-    in_store(guard, lambda store: fill(store, list(HOSTILE)))
-    page = desk.page
-    page.reload()
-    requested: list[str] = []
-    page.on("request", lambda request: requested.append(request.url))
-    for number, text in enumerate(HOSTILE):
-        expect(page.locator("input[name=pick_id]").first).to_have_value(str(number + 1))
-        if number % EVERY == 0:
-            page.reload()
-        found = page.evaluate(
-            "() => { const text = document.querySelector('.text');"
-            " return [text.textContent, text.querySelectorAll(':not(span.unseen)').length,"
-            " document.querySelectorAll('main script, main iframe, main img, main style, main svg, main object').length,"
-            " document.querySelectorAll('[data-decides]').length, document.title]; }"
-        )
-        assert found == [text, 0, 0, 7, "Label · Lifeguard"], number
-        if page.locator("details.cover:not([open])").count():
-            page.keyboard.press("s")
-        page.keyboard.press("6")
-    expect(page.locator("h1")).to_have_text("Nothing waits for you")
-    assert desk.wrong == []
-    assert {url for url in requested if not url.startswith(guard.base_url + "/")} == set()
-    assert page.context.cookies()[0]["name"] == "lifeguard"

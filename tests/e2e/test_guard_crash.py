@@ -19,12 +19,14 @@ from guard.store.lease import LEARNER
 from guard.store.pool import Arrival
 from guard.store.rows import Label, Message
 from guard.taxonomy import CATEGORIES, GRAVE, Category
+from tests.e2e import crashes
 from tests.e2e.driver import create_keys
 from tests.served import ServedGuard
 from tests.toys import publish_toy
 
 MESSAGES = 400
 KILLS = 6
+DESK_KILLS = 5
 SEED = 7
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -65,6 +67,23 @@ def test_every_acknowledged_label_is_there_exactly_once(tmp_path: Path) -> None:
     assert all(times[pick] == 1 for (pick, _), said in stored.items() if said not in GRAVE), "nor has a pick, but"
     assert max(times.values()) == 2, "what one calls self-harm or an emergency is asked of the other"
     assert {one: stored.get(one) for one in acknowledged} == acknowledged
+
+
+async def test_desk_survives_kills(tmp_path: Path) -> None:
+    """At the desk every acknowledged label stands once, with one line in the ledger, and nobody is refused or logged out."""
+    guard = ServedGuard(tmp_path)
+    publish_toy(guard.exports)
+    settings = GuardSettings(data_dir=guard.data_dir, exports_dir=guard.exports.folder)
+    await crashes.prepare(settings, DESK_KILLS)
+    await asyncio.to_thread(guard.start)
+    try:
+        found = await crashes.kill_while_labelling(guard, kills=DESK_KILLS, seed=SEED)
+    finally:
+        await asyncio.to_thread(guard.stop)
+    assert found["acknowledged"] > DESK_KILLS
+    wrong = ("lost", "twice", "changed", "labels_without_one_line", "lines_without_label")
+    assert {name: found[name] for name in wrong} == dict.fromkeys(wrong, 0)
+    assert found["refused"] == {}
 
 
 def _label(

@@ -48,6 +48,16 @@ async def judged_and_open(store: Store) -> None:
     await add(store, *(arrival(text) for text in texts[:2]))
     await _fill(store, fence, {"pool": 2, "picked": 2, "audits": 0, "clusters": 1})
     await label_all(store, CATEGORIES[0], None)
+    await judge(store, fence, [REASON])
+    arrivals = [arrival(text, after=timedelta(hours=-number)) for number, text in enumerate(texts)]
+    arrivals[4] = replace(arrivals[4], source="moderations")
+    arrivals[5] = replace(arrivals[5], reason=AUDIT)
+    await add(store, *arrivals[2:])
+    await _fill(store, fence, {"pool": 4, "picked": 2, "audits": 1, "clusters": 2, "map": MAP})
+
+
+async def judge(store: Store, fence: int, reasons: list[str]) -> None:
+    """Judge the challenger 0002 of the latest cycle, whose batch was labelled, and hold it for these reasons."""
     stages = (
         (CycleState.GENERATING, {"labels": {"labelled": 1, "unclear": 1, "returned": 0}}, None),
         (CycleState.TRAINING, {"generation": {"skipped": "no LLM key"}}, None),
@@ -61,19 +71,14 @@ async def judged_and_open(store: Store) -> None:
             None,
         ),
     )
-    (cycle,) = await store.cycles.recent()
+    cycle = (await store.cycles.recent())[0]
     source = cycle.state
     for target, figures, challenger in stages:
-        reasons = [REASON] if target.ended else []
+        said = reasons if target.ended else []
         await store.cycles.advance(
-            cycle.id, fence=fence, source=source, target=target, figures=figures, challenger=challenger, reasons=reasons
+            cycle.id, fence=fence, source=source, target=target, figures=figures, challenger=challenger, reasons=said
         )
         source = target
-    arrivals = [arrival(text, after=timedelta(hours=-number)) for number, text in enumerate(texts)]
-    arrivals[4] = replace(arrivals[4], source="moderations")
-    arrivals[5] = replace(arrivals[5], reason=AUDIT)
-    await add(store, *arrivals[2:])
-    await _fill(store, fence, {"pool": 4, "picked": 2, "audits": 1, "clusters": 2, "map": MAP})
 
 
 async def differ(store: Store) -> None:

@@ -19,6 +19,11 @@ def test_typical_words() -> None:
     assert typical_words(near, []) == []
 
 
+def test_long_words_are_none() -> None:
+    """What is longer than any word is not typical, however many wrote it: it would fill the page."""
+    assert typical_words(["x" * 60_000 + " rent"] * 3, ["the end"]) == ["rent"]
+
+
 def test_audit_says_nothing() -> None:
     """Of an audit nothing is said but that it is one."""
     said = " ".join(why({"audit": True}, ["rent"]))

@@ -546,3 +546,44 @@ async def test_server_freeze(postgres: Postgres) -> None:
     assert await _count_leases(database) == 0
     await database.close()
     await postgres.drop(name)
+
+
+async def test_reads_of_one_moment(store: Store) -> None:
+    """Reads within a moment share one transaction, which sees nothing of what others write meanwhile; after it they do not."""
+    async with store.database.moment():
+        async with store.database.read() as first, store.database.read() as second:
+            assert first is second
+        assert await store.review.undoable("ann") == 0
+    async with store.database.read() as session:
+        assert session is not first
+
+
+async def test_commits_wait_for_readers(guard_settings: GuardSettings) -> None:
+    """Without WAL a commit waits for the readers of its process without polling, and goes before further ones."""
+    order: list[str] = []
+    database = Database(guard_settings.store_url)
+    database._polls = True
+    inside, leave = asyncio.Event(), asyncio.Event()
+
+    async def read(name: str) -> None:
+        async with database.read():
+            inside.set()
+            await leave.wait()
+            order.append(name)
+
+    async def write() -> None:
+        async with database.write():
+            pass
+        order.append("committed")
+
+    reader = asyncio.create_task(read("first"))
+    await inside.wait()
+    writer = asyncio.create_task(write())
+    for _ in range(10):  # it has nothing to write, so that it is at the gate without waiting for anybody
+        await asyncio.sleep(0)
+    assert not database._gate._open.is_set()
+    late = asyncio.create_task(read("late"))
+    leave.set()
+    await asyncio.gather(reader, writer, late)
+    assert order == ["first", "committed", "late"]
+    await database.close()
