@@ -21,7 +21,8 @@ from guard.store.pool import Arrival
 from guard.store.rows import Cycle, Label, Variation
 from guard.store.states import CycleState
 from guard.taxonomy import Category
-from tests.e2e.corpora import reworded, small_corpus
+from tests.e2e.corpora import reworded
+from tests.e2e.models import FirstModel
 from tests.fakes.llm import FakeLLM, Rehearsed, Request
 
 LEARNER = (sys.executable, "-m", "learner.cli")
@@ -38,20 +39,21 @@ STAGES = (
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-async def test_a_learner_killed_in_every_stage_does_none_twice(tmp_path: Path) -> None:
+async def test_a_learner_killed_in_every_stage_does_none_twice(tmp_path: Path, first_model: FirstModel) -> None:
     """One cycle ends although its learner is killed once in each stage; labels, variations and export are there once."""
-    answers = small_corpus(tmp_path / "corpus", train=30, dev=10, gate=15, seed=3)
+    answers = dict(first_model.answers)
     texts = sorted(answers)[: BATCH * 5]
     written = {text: [reworded(text, 0)] for text in texts}
     categories = answers | {v: answers[text] for text, (v,) in written.items()}
     settings = GuardSettings(data_dir=tmp_path / "var", exports_dir=tmp_path / "exports")
+    first_model.install(settings.exports_dir)
     exports = Exports(settings.exports_dir)
     with FakeLLM(Rehearsed(written, categories)) as llm:
         environment = {
             **os.environ,
             "GUARD_DATA_DIR": str(settings.data_dir),
             "GUARD_EXPORTS_DIR": str(settings.exports_dir),
-            "LEARNER_CORPUS_DIR": str(tmp_path / "corpus"),
+            "LEARNER_CORPUS_DIR": str(first_model.corpus),
             "LEARNER_BATCH_SIZE": str(BATCH),
             "LEARNER_BUDGET": str(BATCH),
             "LEARNER_POOL_MIN": str(len(texts)),
@@ -63,8 +65,6 @@ async def test_a_learner_killed_in_every_stage_does_none_twice(tmp_path: Path) -
             "OPENAI_API_KEY": "local",
         }
         async with open_store(settings, create_keyring=True) as store:
-            bootstrap = await asyncio.create_subprocess_exec(*LEARNER, "bootstrap", env=environment)
-            assert await bootstrap.wait() == 0
             await _fill(store, texts)
             for stage in STAGES:
                 with _learner(environment) as process:

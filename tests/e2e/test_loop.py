@@ -13,8 +13,9 @@ import pytest
 from guard.bundle import Bundle
 from guard.settings import GuardSettings
 from guard.taxonomy import CATEGORIES
-from tests.e2e.corpora import reworded, small_corpus
+from tests.e2e.corpora import reworded
 from tests.e2e.driver import Reviewer, Traffic, await_cycle, await_version, create_keys, post_traffic, read_cycles
+from tests.e2e.models import FirstModel
 from tests.fakes.llm import FakeLLM, Rehearsed
 from tests.served import ServedGuard
 
@@ -38,19 +39,23 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
     asyncio.run(server.drop(name))
 
 
-def test_cycles_end_judged_while_no_request_fails(tmp_path: Path, database_url: str | None) -> None:
-    """A bootstrapped guard takes doubts, labels and variations through its cycles, and no request notices."""
-    number_of_cycles = 2 if database_url is None else 1  # a minute each
-    answers = small_corpus(tmp_path / "corpus", train=40, dev=12, gate=20, seed=SEED)
+def test_cycles_end_judged_while_no_request_fails(
+    tmp_path: Path, first_model: FirstModel, database_url: str | None
+) -> None:
+    """A guard takes doubts, labels and variations through its cycles, and no request notices."""
+    number_of_cycles = 2 if database_url is None else 1  # a minute each, as the first model takes
+    answers = dict(first_model.answers)
     texts = random.Random(SEED).sample(sorted(answers), MESSAGES)
     variations = {text: [reworded(text, n) for n in range(2)] for text in texts}
     categories = answers | {v: answers[text] for text, written in variations.items() for v in written}
     settings = GuardSettings(data_dir=tmp_path / "var", exports_dir=tmp_path / "exports", database_url=database_url)
+    if database_url is not None:
+        first_model.install(settings.exports_dir)
     keys = asyncio.run(create_keys(settings))
     with ExitStack() as stack:
         llm = stack.enter_context(FakeLLM(Rehearsed(variations, categories)))
         environment = {
-            "LEARNER_CORPUS_DIR": str(tmp_path / "corpus"),
+            "LEARNER_CORPUS_DIR": str(first_model.corpus),
             "LEARNER_BATCH_SIZE": str(BATCH),
             "LEARNER_BUDGET": str(number_of_cycles * BATCH),
             "LEARNER_POOL_MIN": str(BATCH * 4),

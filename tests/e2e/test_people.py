@@ -7,7 +7,7 @@ writes the pictures that README shows.
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +20,8 @@ from guard.store import Store
 from guard.store.states import CycleState, Role
 from guard.taxonomy import CATEGORIES, Category
 from tests.e2e.browser import PASSWORD, Watched, in_store, log_in
-from tests.e2e.corpora import small_corpus
 from tests.e2e.driver import post_traffic
+from tests.e2e.models import FirstModel
 from tests.served import ServedGuard, wait_for
 
 PEOPLE: Final = {"ann": Role.REVIEWER, "ben": Role.REVIEWER, "ada": Role.ADMIN}
@@ -35,16 +35,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def answers(tmp_path: Path) -> dict[str, Category]:
-    """What is right about each message; the corpus of the first model lies in `corpus`."""
-    return small_corpus(tmp_path / "corpus", train=40, dev=12, gate=20, seed=SEED)
-
-
-@pytest.fixture
-def guard(tmp_path: Path, answers: dict[str, Category]) -> Iterator[ServedGuard]:
+def guard(tmp_path: Path, first_model: FirstModel) -> Iterator[ServedGuard]:
     """A guard with its learner, two reviewers and an admin, whose pool holds enough for a batch."""
     environment = {
-        "LEARNER_CORPUS_DIR": str(tmp_path / "corpus"),
+        "LEARNER_CORPUS_DIR": str(first_model.corpus),
         "LEARNER_BATCH_SIZE": str(BATCH),
         "LEARNER_BUDGET": "1000",
         "LEARNER_POOL_MIN": str(MESSAGES),
@@ -58,10 +52,11 @@ def guard(tmp_path: Path, answers: dict[str, Category]) -> Iterator[ServedGuard]
             await store.reviewers.add(name, role, hash_password(PASSWORD, name=name))
 
     in_store(served, hire)
+    first_model.install(served.exports.folder)
     try:
         served.start(timeout_s=LONGEST_S)
         with httpx.Client(base_url=served.base_url, timeout=60) as chatbot:
-            post_traffic(chatbot, random.Random(SEED).sample(sorted(answers), MESSAGES))
+            post_traffic(chatbot, random.Random(SEED).sample(sorted(first_model.answers), MESSAGES))
         yield served
     finally:
         served.stop()
@@ -88,9 +83,10 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_batch_from_pool_to_version(
-    guard: ServedGuard, desks: dict[str, Watched], answers: dict[str, Category], pictures: Path
+    guard: ServedGuard, desks: dict[str, Watched], first_model: FirstModel, pictures: Path
 ) -> None:
     """Two label a batch of 20 by keyboard alone, an admin settles their one conflict, and a new version is on the loop page."""
+    answers = first_model.answers
     wait_for(lambda: _state(guard) is CycleState.LABELLING, timeout_s=LONGEST_S)
     ann, ben, ada = (desks[name].page for name in PEOPLE)
     first = _label(ann, answers, differ_on=set(), picture=pictures / "desk.png")
@@ -116,7 +112,9 @@ def test_batch_from_pool_to_version(
     assert {name: one.wrong for name, one in desks.items()} == {name: [] for name in PEOPLE}
 
 
-def _label(page: Page, answers: dict[str, Category], *, differ_on: set[str], picture: Path | None = None) -> list[str]:
+def _label(
+    page: Page, answers: Mapping[str, Category], *, differ_on: set[str], picture: Path | None = None
+) -> list[str]:
     """Label by keyboard until nothing waits, what is in `differ_on` as not-harmful, and return the texts in order."""
     page.reload()
     done: list[str] = []
