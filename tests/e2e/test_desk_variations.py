@@ -1,9 +1,10 @@
 """Variations and contrasts in a real Chromium: checked by keyboard alone, and hostile texts in both halves that stay texts."""
 
+from collections.abc import Callable
 from typing import Final
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from guard.store import Store
 from guard.store.contrasts import Proposal
@@ -52,7 +53,12 @@ async def fill_hostile(store: Store) -> None:
 def test_pairs_by_keyboard(guard: ServedGuard, desk: Watched) -> None:
     """Contrasts and variations are checked by keyboard alone, with covering, looking things up and undoing, as pressed."""
     in_store(guard, fill)
-    page, press = desk.page, desk.page.keyboard.press
+    page = desk.page
+
+    def press(key: str) -> None:
+        expect(page.locator(".htmx-request")).to_have_count(0)  # until then the page takes no key
+        page.keyboard.press(key)
+
     page.get_by_role("link", name="Variations").focus()
     press("Enter")
     expect(page).to_have_title("Variations · Lifeguard")
@@ -61,13 +67,7 @@ def test_pairs_by_keyboard(guard: ServedGuard, desk: Watched) -> None:
     expect(waiting).to_have_text(" (2 waiting)")
     expect(seed).to_have_text("may he keep my deposit")
     expect(edit).to_have_text("may he invest my deposit")
-    press("?")
-    expect(page.locator("#help")).to_be_visible()
-    press("1")  # no verdict while somebody reads what the keys do
-    press("Escape")
-    press("h")
-    expect(page.locator("#guideline")).to_contain_text("Legal-advice or financial-advice")
-    press("Escape")
+    _look_up(page, press)
     press("2")
     expect(said).to_have_text("Recorded: flips.")
     expect(page.locator("h1")).to_be_focused()
@@ -102,6 +102,20 @@ def test_pairs_by_keyboard(guard: ServedGuard, desk: Watched) -> None:
         assert await store.pairs.next("ben") is None
 
     in_store(guard, check)
+
+
+def _look_up(page: Page, press: Callable[[str], None]) -> None:
+    """Read what the keys do, and the guideline; no key decides meanwhile."""
+    press("?")
+    expect(page.locator("#help")).to_be_visible()
+    press("1")
+    press("Escape")
+    expect(page.locator("#help")).to_be_hidden()
+    press("h")
+    expect(page.locator("#guideline")).to_contain_text("Legal-advice or financial-advice")
+    expect(page.locator("#guideline-heading")).to_be_focused()
+    press("Escape")
+    expect(page.locator("#guideline")).to_be_hidden()
 
 
 def test_halves_beside_or_below(guard: ServedGuard, desk: Watched) -> None:
