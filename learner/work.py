@@ -154,7 +154,7 @@ class Work:
 
     async def _labelled(self, bundle: "Bundle") -> "tuple[npt.NDArray[np.int64], Vectors]":
         """Return ids and vectors of the messages labelled last, those of the latest frozen snapshot."""
-        texts = {row.message_id: row.text for row in await self._snapshot() if not row.variation}
+        texts = {row.message_id: row.text for row in await self._snapshot() if not (row.variation or row.contrast)}
         latest = sorted(texts)[-_NEIGHBOURS:]
         if not latest:
             return np.empty(0, dtype=np.int64), np.empty((0, 0), dtype=np.float32)
