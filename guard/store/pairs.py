@@ -17,8 +17,8 @@ from guard.store.database import Database
 from guard.store.keyring import Keyring
 from guard.store.ledger import enter
 from guard.store.pool import open_text
-from guard.store.rows import Contrast, Label, Message, SnapshotItem, Variation
-from guard.store.states import ContrastState, Deed, PairKind, PairVerdict
+from guard.store.rows import Contrast, Message, Pick, SnapshotItem, Variation
+from guard.store.states import ContrastState, Deed, PairKind, PairVerdict, PickState
 from guard.store.variations import open_sealed
 from guard.taxonomy import Category
 
@@ -223,11 +223,12 @@ def _unchecked() -> Select[tuple[Any, Message]]:
 
 
 def _stands() -> ColumnElement[bool]:
-    """Return whether the label that a variation was written for is its message's latest; others are not trained on."""
+    """Return whether its message is settled as what a variation was written for; others are not trained on (`freeze`)."""
+    answered = Pick.state.not_in([PickState.WAITING, PickState.RETURNED])
     latest = (
-        select(Label.category)
-        .where(Label.message_id == Variation.message_id, Label.undone_at.is_(None), Label.category.is_not(None))
-        .order_by(Label.id.desc())
+        select(Pick.category)
+        .where(Pick.message_id == Variation.message_id, answered)
+        .order_by(Pick.id.desc())
         .limit(1)
         .scalar_subquery()
     )

@@ -11,7 +11,7 @@ from guard.store import Store
 from guard.store.contrasts import Proposal
 from guard.store.pairs import UNDOABLE, Pair, Stratum
 from guard.store.rows import Contrast, Cycle, SnapshotItem, Variation
-from guard.store.states import ContrastState, CycleState, Deed, PairKind, PairVerdict
+from guard.store.states import ContrastState, CycleState, Deed, PairKind, PairVerdict, Role
 from guard.taxonomy import Category
 from tests.conftest import START, Clock
 from tests.guard.store.scenes import advance, label_all, open_batch
@@ -122,6 +122,23 @@ async def test_only_what_is_trained_on_is_offered(store: Store, fence: int) -> N
     await store.review.undo("ann")
     await label_all(store, LEGAL)
     assert (await _next(store)).text == "variation"
+
+
+async def test_contested_is_not_offered(store: Store, fence: int) -> None:
+    """A variation of what people differ about is not offered; once an admin settles it as what it was written for it is."""
+    for name in ("ann", "bob"):
+        await store.reviewers.add(name, Role.REVIEWER, "hash")
+    await open_batch(store, fence, "text")
+    await label_all(store, LEGAL, reviewer="ann")
+    (pick,) = await label_all(store, LEGAL, reviewer="bob")
+    (seed,) = await store.variations.pending(1)
+    await store.variations.record(1, seed, ["variation"], fence=fence, llm="m", template="t", fates={})
+    assert await store.pairs.next("ann") is not None
+    await store.review.undo("bob")
+    await label_all(store, MONEY, reviewer="bob")
+    assert await store.pairs.next("ann") is None
+    await store.conflicts.adjudicate(pick, adjudicator="ada", category=LEGAL, idempotency_key="key")
+    assert await store.pairs.next("ann") is not None
 
 
 # what a verdict does
