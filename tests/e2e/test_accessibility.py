@@ -20,7 +20,7 @@ SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 TEXTS: Final = ("plain", "an audit", "hard", "reported", "\u202eturned <b>", "last " * 2_000)
 SIZES: Final = {"screen": (1100, 900), "phone": (360, 740)}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
