@@ -99,6 +99,7 @@ def main(
             "threads": cores,
             "watch_interval_ms": 100,
             "uncertain_above": 0,  # the paper's U is the whole pool, not only what is uncertain
+            "overlap": 1,  # and each message is labelled once
         }
         began = time.monotonic()
         learner = [sys.executable, "-m", "learner.cli", "bootstrap"]

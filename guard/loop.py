@@ -9,8 +9,10 @@ from typing import Final
 
 import structlog
 
+from guard.alike import overall
 from guard.errors import LifeguardError
 from guard.metrics import Metrics
+from guard.shares import holding
 from guard.store import Store
 from guard.store.lease import LEARNER
 from guard.store.rows import Cycle
@@ -76,11 +78,14 @@ class LoopGauges:
         metrics.labels_spent.set(await store.cycles.labels_spent())
         for fate, number in (await store.cycles.variation_fates()).items():
             metrics.variations.labels(fate).set(number)
+        metrics.set_holding(holding(await store.pairs.strata()))
         self._show(await store.cycles.recent(), now)
         batch = await store.review.batch()
         if batch is not None:
-            for state in ("labelled", "unclear", "waiting", "held"):
+            for state in ("labelled", "unclear", "contested", "waiting", "held"):
                 metrics.batch.labels(state).set(getattr(batch, state))
+        metrics.review_conflicts.set(await store.conflicts.count())
+        metrics.set_agreement(overall(await store.conflicts.doubled()))
         judged = await store.cycles.last_judged()
         if judged is not None and judged.challenger is not None:
             metrics.set_gate(judged.challenger, judged.figures.get("gate", {}))

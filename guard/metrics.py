@@ -8,7 +8,9 @@ from prometheus_client.process_collector import ProcessCollector
 
 from guard.decision import Verdict
 from guard.exports import Manifest
+from guard.kappa import Kappa
 from guard.settings import GuardSettings
+from guard.shares import Holding
 from guard.store.figures import Estimated
 from guard.store.states import CycleState, MessageState
 from guard.taxonomy import Action, Category
@@ -120,12 +122,15 @@ class Metrics:
         for fate in ("scored", "dropped", "failed"):
             self.shadow_requests.labels(fate)
 
-        # the loop, read from the store at a scrape
+        self._add_loop(registry)
+
+    def _add_loop(self, registry: CollectorRegistry) -> None:
+        """Add what is read from the store at a scrape."""
         self.store_up = Gauge("guard_store_up", "1 when the store answers.", registry=registry)
         self.messages = Gauge("guard_messages", "Stored messages by state.", ["state"], registry=registry)
         self.pool_age_seconds = Gauge("guard_pool_age_seconds", "Age of the oldest pooled message.", registry=registry)
         self.labels = Gauge(
-            "guard_labels", "Standing labels by category (unclear: can't tell).", ["category"], registry=registry
+            "guard_labels", "Labelled messages by category (unclear: nobody can tell).", ["category"], registry=registry
         )
         self.labels_spent = Gauge(
             "guard_labels_spent", "Decisions counted against the labelling budget.", registry=registry
@@ -133,6 +138,25 @@ class Metrics:
         self.variations = Gauge(
             "guard_variations", "LLM variations of all cycles by fate.", ["fate"], registry=registry
         )
+        self.variation_checks = Gauge(
+            "guard_variation_checks",
+            "Variations whose label stands by what people said of them (unchecked: nothing yet).",
+            ["category", "verdict"],
+            registry=registry,
+        )
+        self.variations_holding = {
+            end: Gauge(
+                f"guard_variations_holding{end}",
+                f"Of the variations that the judging LLM accepted, the share that people find to hold{which}.",
+                ["category"],
+                registry=registry,
+            )
+            for end, which in (
+                ("", "; absent where too few were checked"),
+                ("_lower", ": lower end of the 95 % interval"),
+                ("_upper", ": upper end of the 95 % interval"),
+            )
+        }
         self.cycles = Gauge("guard_cycles", "Cycles by state.", ["state"], registry=registry)
         self.cycle_stage_seconds = Gauge(
             "guard_cycle_stage_seconds", "Time the open cycle has spent in its stage.", ["stage"], registry=registry
@@ -150,6 +174,15 @@ class Metrics:
             registry=registry,
         )
         self.batch = Gauge("guard_batch", "Picks of the latest batch by state.", ["state"], registry=registry)
+        self.review_conflicts = Gauge(
+            "guard_review_conflicts", "Messages that people differ about and nobody has settled.", registry=registry
+        )
+        self.review_kappa = Gauge(
+            "guard_review_kappa",
+            "Fleiss' kappa of the reviewers (bound: estimate, or an end of its 95 % interval); absent below ten messages.",
+            ["bound"],
+            registry=registry,
+        )
         self.gate = Gauge(
             "guard_gate", "What the gate measured of a challenger.", ["measure", "model_version"], registry=registry
         )
@@ -172,7 +205,7 @@ class Metrics:
         )
         self.reviewed_errors = Gauge(
             "guard_reviewed_errors",
-            "Standing labels that differ from the verdict, by label and verdict; picked on purpose, so no rate.",
+            "Labels that differ from the verdict, by label and verdict; picked on purpose, so no rate.",
             ["category", "predicted"],
             registry=registry,
         )
@@ -222,6 +255,13 @@ class Metrics:
         for outcome in ("complete", "ended_early", "skipped"):
             self.generation.labels(outcome).set(outcome == ended)
 
+    def set_agreement(self, kappa: Kappa | None) -> None:
+        """Set how alike people label; what is not known is absent."""
+        self.review_kappa.clear()
+        if kappa is not None:
+            for bound, value in (("estimate", kappa.value), ("lower", kappa.low), ("upper", kappa.high)):
+                self.review_kappa.labels(bound).set(value)
+
     def set_states(self, messages: Mapping[MessageState, int], cycles: Mapping[CycleState, int]) -> None:
         """Set the numbers of messages and cycles."""
         for message_state, number in messages.items():
@@ -250,6 +290,17 @@ class Metrics:
                     self.rates[one.measure + end].labels(one.category, one.model_version).set(value)
             if one.measure == "miss_rate":  # whose denominator is all that is of the category
                 self.class_labels.labels(one.category, one.model_version).set(one.labels)
+
+    def set_holding(self, found: Sequence[Holding]) -> None:
+        """Set how many variations hold; a share with too few checks is absent, never 0."""
+        for gauge in (self.variation_checks, *self.variations_holding.values()):
+            gauge.clear()
+        for one in found:
+            for verdict in ("holds", "flips", "unclear", "unchecked"):
+                self.variation_checks.labels(one.category, verdict).set(getattr(one, verdict))
+            if one.rate is not None:
+                for end, value in (("", one.rate.share), ("_lower", one.rate.low), ("_upper", one.rate.high)):
+                    self.variations_holding[end].labels(one.category).set(value)
 
     def set_reviewed_errors(self, errors: Mapping[tuple[Category, Category], int]) -> None:
         """Set how many labels differ from their verdict, by both; there from the first scrape."""

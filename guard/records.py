@@ -21,7 +21,7 @@ MAX_ITEM_CHARS: Final = 4_000_000  # of one message in a file: 128 times what th
 _CHUNK_CHARS: Final = 65_536
 _FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")  # what spreadsheets run; quotes before it are ours or count as such
 _COLUMNS: Final = (
-    "id", "text", "label", "reviewer", "decided_at", "state", "reason", "model_version", "verdict", "uncertainty",
+    "id", "text", "label", "reviewer", "decided_at", "adjudicates", "state", "reason", "model_version", "verdict", "uncertainty",
     "scores", "first_seen_at", "last_seen_at", "anonymous", "user_hashes",
 )  # fmt: skip
 _NAME: Final = "category"  # of the question in Label Studio and Argilla
@@ -166,6 +166,7 @@ def _labels(record: Record) -> list[dict[str, Any]]:
             "category": (label.category or UNCLEAR) + "",
             "reviewer": label.reviewer,
             "decided_at": label.decided_at and label.decided_at.isoformat(),
+            "adjudicates": label.adjudicates,
         }
         for label in record.labels
     ]
@@ -214,6 +215,7 @@ def _of_cells(cells: dict[str, Any]) -> Record:
         cells.pop("scores", None)
     cells["user_hashes"] = cells.get("user_hashes", "").split()
     cells["anonymous"] = cells.get("anonymous", "True") != "False"
+    cells["adjudicates"] = cells.get("adjudicates") == "True"
     if "label" in cells:
         cells["labels"] = [{**cells, "category": cells["label"]}]
     return _record(cells, cells.get("text"))
@@ -347,7 +349,12 @@ def _record(fields: dict[str, Any], text: Any) -> Record:
         user_hashes=tuple(_user_hash(user) for user in fields.get("user_hashes") or ()),
         anonymous=bool(fields.get("anonymous", True)),
         labels=tuple(
-            GivenLabel(_label(label["category"]), label.get("reviewer"), _time(label.get("decided_at")))
+            GivenLabel(
+                _label(label["category"]),
+                label.get("reviewer"),
+                _time(label.get("decided_at")),
+                bool(label.get("adjudicates", False)),
+            )
             for label in fields.get("labels") or ()
         ),
     )

@@ -7,7 +7,7 @@ import msgspec
 
 from guard.schemas import User
 from guard.store.review import Held
-from guard.store.states import ContrastState, ContrastVerdict, CycleState, ReportSource
+from guard.store.states import CycleState, ReportSource
 from guard.taxonomy import Category
 
 MAX_ID: Final = 2**63 - 1  # both databases count in 64 bits
@@ -61,32 +61,8 @@ class Undone(msgspec.Struct, frozen=True):
     pick_id: int
 
 
-class ContrastPair(msgspec.Struct, frozen=True):
-    """A labelled message and an LLM's edit of it, which should have another category; proposed, not yet trained on."""
-
-    id: int
-    cycle_id: int
-    seed: str
-    seed_category: Category
-    text: str
-    category: Category
-
-
-class ContrastRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A verdict: the edit `flips` the label to the pair's category, the seed's label still `holds`, or `unclear`."""
-
-    contrast_id: Annotated[int, msgspec.Meta(ge=1, le=MAX_ID)]
-    verdict: ContrastVerdict
-
-
-class ContrastDecided(msgspec.Struct, frozen=True):
-    """What a pair is after a verdict; only confirmed ones are trained on."""
-
-    state: ContrastState
-
-
 class BatchStatus(msgspec.Struct, frozen=True):
-    """How far people are with the latest batch."""
+    """How far people are with the latest batch: `waiting` lack opinions, though `begun` of them have one already."""
 
     cycle_id: int
     state: CycleState
@@ -96,6 +72,8 @@ class BatchStatus(msgspec.Struct, frozen=True):
     size: int
     labelled: int
     unclear: int
+    contested: int
+    begun: int
     held: int
     waiting: int
 

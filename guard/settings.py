@@ -96,6 +96,12 @@ class GuardSettings(BaseSettings):
     review_lease_s: int = Field(
         600, ge=1, description="How long a reviewer holds a message before another may have it."
     )
+    overlap: int = Field(
+        2,
+        ge=1,
+        le=2,
+        description="How many reviewers label an audit or what may be self-harm or an emergency, where there are so many.",
+    )
     session_idle_s: int = Field(
         3600, ge=60, description="How long a reviewer stays logged in at the desk without doing anything."
     )

@@ -40,6 +40,7 @@ class Guideline:
 
 CATEGORIES: Final[tuple[Category, ...]] = tuple(Category)
 HARMFUL: Final[tuple[Category, ...]] = tuple(c for c in Category if c is not Category.NOT_HARMFUL)
+GRAVE: Final = frozenset({Category.SELF_HARM, Category.EMERGENCY_SITUATION})  # a life may be at stake
 
 GUIDELINES: Final[Mapping[Category, Guideline]] = MappingProxyType(
     {

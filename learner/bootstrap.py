@@ -73,7 +73,8 @@ def _judged(
     settings: LearnerSettings, exports: Exports, progress: Progress, *, parent: str | None
 ) -> tuple[str, Judgement]:
     corpus = Corpus.load(settings.corpus_dir)
-    version = challenger.build(settings, exports, corpus, [], parent=parent, cycle_id=None, progress=progress)
+    built = challenger.build(settings, exports, corpus, [], parent=parent, cycle_id=None, progress=progress)
+    version = built.version
     progress("gate", 0, 1)
     judgement = judge(None, Bundle.load(exports, version), corpus, settings)
     progress("gate", 1, 1)

@@ -1,23 +1,34 @@
-"""A corpus and a frozen snapshot into a published export: assemble ▶ train ▶ calibrate ▶ export.
+"""A corpus and a frozen snapshot into a published export, and the labels to doubt: assemble ▶ train ▶ calibrate ▶ export.
 
 `learner.cycle` and `learner.bootstrap` call it; `learner.gate` judges what it makes.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from guard.exports import Exports
+from guard.store.doubts import Suspicion
 from guard.store.variations import LabelledText
 from guard.taxonomy import CATEGORIES
 from learner import backbone, report
 from learner.calibrate import calibrate
 from learner.dataset import Corpus, assemble
+from learner.doubts import doubts
 from learner.export import export
 from learner.progress import Progress
 from learner.settings import LearnerSettings
 from learner.train import train
+
+
+@dataclass(frozen=True, slots=True)
+class Challenger:
+    """A published model, and the labels that its cross-validation disagrees with, the likeliest errors first."""
+
+    version: str
+    doubts: tuple[Suspicion, ...]
 
 
 def build(
@@ -29,8 +40,8 @@ def build(
     parent: str | None,
     cycle_id: int | None,
     progress: Progress,
-) -> str:
-    """Make a model and publish it; return its version.
+) -> Challenger:
+    """Make a model and publish it.
 
     Args:
         snapshot: What people labelled, with its variations; empty for the first model.
@@ -60,4 +71,4 @@ def build(
         report=partial(report.write, gate=corpus.gate, dataset=dataset, contest=contest),
     )
     progress("export", 1, 1)
-    return version
+    return Challenger(version, doubts(dataset, contest.unseen))

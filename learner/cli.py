@@ -332,7 +332,9 @@ def _progress(batch: Batch | None) -> str:
     if batch is None:
         return "none open"
     decided = batch.labelled + batch.unclear
-    return f"cycle {batch.cycle_id} {batch.state}: {decided} of {batch.size} decided, due {_time(batch.due_at)}"
+    contested = f", {batch.contested} contested" if batch.contested else ""
+    done = f"{decided} of {batch.size} decided{contested}"
+    return f"cycle {batch.cycle_id} {batch.state}: {done}, due {_time(batch.due_at)}"
 
 
 def _time(moment: datetime) -> str:

@@ -20,7 +20,7 @@ from guard.logs import frames
 from guard.store import Store
 from guard.store.lease import LEARNER
 from guard.store.rows import Cycle
-from guard.store.states import CycleState
+from guard.store.states import CycleState, PickState
 from learner.settings import LearnerSettings
 from learner.stopping import paused
 from learner.work import Work
@@ -135,14 +135,12 @@ class Loop:
         return await self._store.cycles.fill(cycle.id, picks, fence=self._fence, figures={"selection": figures})
 
     async def _collect(self, cycle: Cycle) -> Cycle | None:
-        """Close the batch when every pick is decided or the time is up; None while people are at it."""
-        undecided = await self._store.cycles.undecided(cycle.id)
-        if undecided and self._store.clock() < cycle.due_at:
+        """Close the batch when every pick is settled or the time is up; None while people are at it."""
+        if await self._store.cycles.undecided(cycle.id) and self._store.clock() < cycle.due_at:
             return None
-        batch = await self._store.review.batch()
-        labelled, unclear = (batch.labelled, batch.unclear) if batch is not None else (0, 0)
-        figures = {"labels": {"labelled": labelled, "unclear": unclear, "returned": undecided}}
-        if labelled == 0:
+        picks = await self._store.cycles.if_closed(cycle.id)
+        figures = {"labels": {state.value: number for state, number in picks.items()}}
+        if picks[PickState.LABELLED] == 0:
             return await self._advance(cycle, CycleState.HELD, figures=figures, reasons=[NO_LABELS])
         return await self._advance(cycle, CycleState.GENERATING, figures=figures)
 
@@ -155,7 +153,7 @@ class Loop:
         rows = await self._store.variations.freeze(cycle.id, fence=self._fence)
         if rows == 0:  # erased since they were given
             return await self._advance(cycle, CycleState.HELD, reasons=[NO_LABELS])
-        challenger = await asyncio.to_thread(self._published, cycle) or await self._work.train(cycle)
+        challenger = await asyncio.to_thread(self._published, cycle) or await self._work.train(cycle, fence=self._fence)
         return await self._advance(
             cycle, CycleState.GATING, figures={"training": {"rows": rows}}, challenger=challenger
         )

@@ -28,13 +28,17 @@ _CHUNK_ROWS: Final = 1_000  # snapshot rows compared at once: 1,000 x 1,400 held
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A normalised text with its category. One group is one scenario and never crosses splits."""
+    """A normalised text with its category. One group is one scenario and never crosses splits.
+
+    `message_id` is the message that people labelled; None of the corpus, and of what an LLM wrote.
+    """
 
     text: str
     category: Category
     group: str
     weight: float = 1.0
     variation: bool = False
+    message_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,7 @@ def assemble(corpus: Corpus, snapshot: Sequence[LabelledText], *, variation_weig
             group=f"message-{row.message_id}",
             weight=variation_weight if row.variation else 1.0,
             variation=row.variation,
+            message_id=None if row.variation or row.contrast else row.message_id,
         )
         for row in snapshot
         if not row.variation or variation_weight > 0

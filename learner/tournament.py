@@ -53,11 +53,14 @@ class Contest:
         figures: Further figures by name: `variations_worth`, the change of macro-F1 that the best recipe with
             variations brings over the best without them, `tuning_worth`, likewise of fine-tuning, in shares of 1, each
             with its 95 % interval in `_low` and `_high`.
+        unseen: `(people's rows, 6)` probabilities by heads of the winner that have not seen the row's scenario, means
+            over the repeats; None when there was too little data.
     """
 
     recipe: Recipe
     cv_macro_f1: float | None
     figures: dict[str, float] = field(default_factory=dict)
+    unseen: Logits | None = field(default=None, repr=False, compare=False)
 
     def metrics(self) -> dict[str, float]:
         """Return all of it by name, for the manifest."""
@@ -109,11 +112,11 @@ def compete(
         varied = arena.best([recipe for recipe in by_weight if recipe is not without])
         winner = arena.best([varied, without])
         figures |= _worth("variations_worth", arena.decided(without), arena.decided(varied), settings.seed)
-    cv_macro_f1 = arena.macro_f1(winner)
+    cv_macro_f1, unseen = arena.macro_f1(winner), arena.probabilities(winner)
     if settings.fine_tune_epochs is None:
         epochs, tuned = _tuned(network, texts, features, rows, winner, settings, progress)
         winner, figures = replace(winner, epochs=epochs), figures | tuned
-    return Contest(winner, cv_macro_f1, figures)
+    return Contest(winner, cv_macro_f1, figures, unseen)
 
 
 @dataclass
@@ -136,6 +139,12 @@ class _Arena:
         """Return macro-F1 over all repeats."""
         labels, decisions, _groups = self.decided(recipe)
         return macro_f1(labels, decisions)
+
+    def probabilities(self, recipe: Recipe) -> Logits:
+        """Return `(human rows, 6)` probabilities at the best temperature, means over the repeats."""
+        logits = self.logits(recipe)
+        found = softmax(logits / np.float32(temperature(logits, self._labels())))
+        return np.asarray(found.reshape(len(self.splits), -1, len(CATEGORIES)).mean(axis=0), dtype=np.float32)
 
     def decided(self, recipe: Recipe) -> Decided:
         """Return labels, decisions and groups of people's rows, repeat after repeat."""

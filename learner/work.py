@@ -22,6 +22,7 @@ from learner.settings import LearnerSettings
 
 if TYPE_CHECKING:  # onnxruntime, scikit-learn and torch wait until a stage needs them
     from guard.bundle import Bundle
+    from learner.challenger import Challenger
     from learner.cluster import Vectors
     from learner.dataset import Corpus
     from learner.gate import Judgement
@@ -125,9 +126,17 @@ class Work:
             dev=corpus.dev,
         )
 
-    async def train(self, cycle: Cycle) -> str:
-        """Train, calibrate and export a challenger on the cycle's frozen snapshot; return its version."""
-        return await asyncio.to_thread(self._train, cycle.id, await self._store.variations.snapshot(cycle.id))
+    async def train(self, cycle: Cycle, *, fence: int) -> str:
+        """Train, calibrate and export a challenger on the cycle's frozen snapshot; return its version.
+
+        The labels that the training suspects most are put before people again. A learner that is killed between the two
+        leaves that to the next cycle, whose snapshot holds the same labels.
+        """
+        from learner.doubts import most
+
+        made = await asyncio.to_thread(self._train, cycle.id, await self._store.variations.snapshot(cycle.id))
+        await self._store.doubts.suspect(cycle.id, made.doubts, most=most(cycle.batch_size), fence=fence)
+        return made.version
 
     async def judge(self, champion: str, challenger: str) -> "Judgement":
         """Judge a challenger against a champion on the gate set and the must-pass list."""
@@ -178,7 +187,7 @@ class Work:
 
         return refine(self._settings, self._exports, self._progress)
 
-    def _train(self, cycle_id: int, snapshot: Sequence[LabelledText]) -> str:
+    def _train(self, cycle_id: int, snapshot: Sequence[LabelledText]) -> "Challenger":
         from learner.challenger import build
 
         return build(

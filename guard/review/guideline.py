@@ -72,6 +72,20 @@ def concerning(category: Category) -> GuidelinePage:
     return GuidelinePage(category, guideline.definition, guideline.boundary, sections)
 
 
+@cache
+def between(categories: frozenset[Category]) -> tuple[Section, ...]:
+    """Return the cases where two or more of these categories meet."""
+    words = [{category.value, _ELSEWHERE.get(category, category.value)} for category in categories]
+    meeting = tuple(
+        section
+        for section in _cases()
+        if sum(any(word in section.title.lower() for word in either) for either in words) > 1
+    )
+    if not meeting and Category.NOT_HARMFUL in categories:  # what sounds like a need for advice and is an errand
+        return tuple(s for s in _cases() if _ELSEWHERE[Category.NOT_HARMFUL] in s.title.lower())
+    return meeting
+
+
 def _cases() -> list[Section]:
     """Return the sections of the third level: two categories each, and where they meet."""
     parts = _FILE.read_text().split("\n### ")[1:]

@@ -31,6 +31,9 @@ Form = dict[str, str]
 def reviewing(role: Role = Role.REVIEWER) -> Guard:
     """Return a Litestar guard that lets a role through, by key or by session, and notes both on the request.
 
+    For a whole page it notes how many conflicts the caller can see, how many labels wait for their second look and how many
+    contrast pairs wait, too: every page has them in its navigation.
+
     A key comes in a header, which no foreign page can send; what a session asks for must carry its CSRF token.
     """
 
@@ -40,8 +43,18 @@ def reviewing(role: Role = Role.REVIEWER) -> Guard:
         connection.scope["state"].update(caller=caller, session=session)
         if session is not None and connection.scope["method"] not in _READS:  # type: ignore[typeddict-item]
             await _check_csrf(connection)  # type: ignore[arg-type]
+        if "text/html" in connection.headers.get("accept", "") and "hx-request" not in connection.headers:
+            store: Store = connection.app.state.store
+            connection.scope["state"]["conflicts"] = await store.conflicts.count(open_too=sees_open(caller))
+            connection.scope["state"]["waiting"] = await store.pairs.waiting()
+            connection.scope["state"]["doubts"] = await store.doubts.count(caller.name)
 
     return check
+
+
+def sees_open(caller: Caller) -> bool:
+    """Return whether somebody sees what people differ about in the open batch: who labels there must not."""
+    return caller.role is Role.ADMIN
 
 
 def caller_of(request: DeskRequest) -> Caller:

@@ -17,10 +17,9 @@ from guard.review_schemas import MAX_ID, BatchStatus, NextPick, next_pick
 from guard.store import Store
 from guard.store.review import Held
 from guard.store.surroundings import Around, Neighbour
-from guard.taxonomy import Category
+from guard.taxonomy import GRAVE, Category
 
 UNCLEAR: Final = "unclear"  # the form's word for "can't tell"
-HARD: Final = frozenset({Category.SELF_HARM, Category.EMERGENCY_SITUATION})
 _MANY: Final = 5  # hard texts between two reminders
 _KEY_CHARS: Final = 64
 
@@ -37,6 +36,7 @@ class Desk(msgspec.Struct, frozen=True):
         batch: How far it is; None before the first one.
         undoable: How many decisions can be taken back.
         handed_on: How many picks wait for others because this reviewer handed them on.
+        left_to_others: How many that this reviewer decided about are not settled: they wait for others' opinions.
         hard_texts: How many in this session were self-harm or an emergency, by this reviewer's label.
         said: What has just been done.
         reminder: That it is time for a break.
@@ -50,6 +50,7 @@ class Desk(msgspec.Struct, frozen=True):
     batch: BatchStatus | None
     undoable: int
     handed_on: int
+    left_to_others: int
     hard_texts: int
     said: str = ""
     reminder: bool = False
@@ -78,37 +79,42 @@ class LabelController(Controller):
         """Record a category or "can't tell", and show the next message."""
         store: Store = state.store
         form = await read_form(request)
-        category = _category(form)
-        key = form.get("key", "")
-        if not 0 < len(key) <= _KEY_CHARS or not (key.isascii() and key.isprintable() and " " not in key):
-            raise InputError("The form lacks its key: load the page again.")
+        category = category_of(form)
+        key = key_of(form)
         try:
             held = await store.review.label_and_next(
-                _pick_id(form), reviewer=caller_of(request).name, category=category, idempotency_key=key
+                pick_id_of(form), reviewer=caller_of(request).name, category=category, idempotency_key=key
             )
         except (Conflict, NotFound) as error:
             return await _next(request, store, said=error.detail, status=error.status)
-        hard = category in HARD and await _count_hard_text(request, store)
+        hard = category in GRAVE and await count_hard_text(request, store)
         said = "Recorded: can't tell." if category is None else f"Labelled {category}."
         if is_page(request) and not is_part(request):
             return redirect(request, HOME)
-        return await _show(request, store, held, said=said, reminder=hard, decided=_pick_id(form))
+        return await _show(request, store, held, said=said, reminder=hard, decided=pick_id_of(form))
 
     @post("/label/undo", status_code=200)
     async def undo(self, request: DeskRequest, state: State) -> Response[Any]:
         """Take back the latest decision and show its message again."""
         store: Store = state.store
+        reviewer = caller_of(request).name
         try:
-            await store.review.undo(caller_of(request).name)
+            pick_id = await store.review.undo(reviewer)
         except (Conflict, NotFound) as error:
             return await _next(request, store, said=error.detail, status=error.status)
-        return await _on(request, store, "Undone: here it is again.")
+        if is_page(request) and not is_part(request):
+            return redirect(request, HOME)
+        held = await store.review.next(reviewer)
+        again = held is not None and held.pick_id == pick_id
+        return await _show(
+            request, store, held, said="Undone: here it is again." if again else "Undone: it is with others now."
+        )
 
     @post("/label/flag", status_code=200)
     async def flag(self, request: DeskRequest, state: State) -> Response[Any]:
         """Flag the message for a second look, or take the flag off."""
         store: Store = state.store
-        flagged = await store.marks.flag(_pick_id(await read_form(request)), caller_of(request).name)
+        flagged = await store.marks.flag(pick_id_of(await read_form(request)), caller_of(request).name)
         return await _on(request, store, "Flagged for a second look." if flagged else "The flag is off.")
 
     @post("/label/pass", status_code=200)
@@ -116,7 +122,7 @@ class LabelController(Controller):
         """Leave the message to another reviewer and show the next one."""
         store: Store = state.store
         try:
-            await store.marks.hand_on(_pick_id(await read_form(request)), caller_of(request).name)
+            await store.marks.hand_on(pick_id_of(await read_form(request)), caller_of(request).name)
         except (Conflict, NotFound) as error:
             return await _next(request, store, said=error.detail, status=error.status)
         return await _on(request, store, "Left to another reviewer.")
@@ -154,15 +160,17 @@ async def _show(
         around = await store.surroundings.of(pick.cycle_id, pick.reason) if pick else Around([], [], [])
         undoable = await store.review.undoable(reviewer)
         handed_on = await store.marks.handed_on(reviewer)
+        left_to_others = await store.review.left_to_others(reviewer)
     desk = Desk(
         pick=pick,
-        covered=held is not None and (held.audit or held.category in HARD),
+        covered=held is not None and (held.audit or held.category in GRAVE),
         flagged=held is not None and held.flagged,
         why=why(pick.reason, typical_words(around.near, around.elsewhere)) if pick else [],
         neighbours=around.neighbours,
         batch=None if batch is None else BatchStatus(**asdict(batch), waiting=batch.waiting),
         undoable=undoable,
         handed_on=handed_on,
+        left_to_others=left_to_others,
         hard_texts=session.hard_texts if session else 0,
         said=f"{said} This may be a good moment for a break." if reminder else said,
         reminder=reminder,
@@ -170,7 +178,7 @@ async def _show(
     return answer(request, "label.html", desk, status=status, key=secrets.token_urlsafe(16))
 
 
-async def _count_hard_text(request: DeskRequest, store: Store) -> bool:
+async def count_hard_text(request: DeskRequest, store: Store) -> bool:
     """Count a distressing text and return whether it is time to say so."""
     session = session_of(request)
     if session is None:
@@ -180,7 +188,8 @@ async def _count_hard_text(request: DeskRequest, store: Store) -> bool:
     return number % _MANY == 0
 
 
-def _category(form: Form) -> Category | None:
+def category_of(form: Form) -> Category | None:
+    """Return the category that a form names, None for "can't tell"."""
     chosen = form.get("category")
     if chosen == UNCLEAR:
         return None
@@ -189,7 +198,16 @@ def _category(form: Form) -> Category | None:
     return Category(chosen)
 
 
-def _pick_id(form: Form) -> int:
+def key_of(form: Form) -> str:
+    """Return a form's idempotency key."""
+    key = form.get("key", "")
+    if not 0 < len(key) <= _KEY_CHARS or not (key.isascii() and key.isprintable() and " " not in key):
+        raise InputError("The form lacks its key: load the page again.")
+    return key
+
+
+def pick_id_of(form: Form) -> int:
+    """Return the pick that a form is about."""
     given = form.get("pick_id", "")
     if not (given.isascii() and given.isdigit() and len(given) < len(str(MAX_ID)) and int(given) > 0):
         raise InputError("The form lacks its message: load the page again.")

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import math
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -15,6 +14,7 @@ import msgspec
 from guard.curve import LOOKBACK, Expectation, Point, curve, expect
 from guard.errors import BrokenExport, NotFound
 from guard.exports import Exports, Hold, Manifest, Promotion
+from guard.interval import Rate, wilson
 from guard.review_schemas import BatchStatus
 from guard.store import Store
 from guard.store.rows import Cycle
@@ -23,7 +23,6 @@ from guard.taxonomy import CATEGORIES, Category
 
 _BATCH: Final = 20  # LEARNER_BATCH_SIZE's default: what is asked about before the first cycle has opened
 _SHOWN: Final = 20  # moves of the pointer
-_Z: Final = 1.959964  # 97.5 % point of the normal distribution
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -69,15 +68,6 @@ class CycleFigures(msgspec.Struct, frozen=True):
     stages: list[StageTime]
     reasons: list[str]
     figures: dict[str, Any]
-
-
-class Rate(msgspec.Struct, frozen=True):
-    """A share of some messages with its 95 % interval (Wilson 1927); the messages count as independent."""
-
-    share: float
-    low: float
-    high: float
-    messages: int
 
 
 class ClassFigures(msgspec.Struct, frozen=True):
@@ -172,14 +162,6 @@ async def read(store: Store, exports: Exports, said: str = "") -> Loop:
         expectation=expect(points, cycles[0].batch_size if cycles else _BATCH),
         said=said,
     )
-
-
-def wilson(successes: float, trials: float) -> Rate:
-    """Return a share with its 95 % score interval (Wilson 1927); sound for few trials and shares near 0 and 1."""
-    share = successes / trials
-    middle = (share + _Z**2 / (2 * trials)) / (1 + _Z**2 / trials)
-    half = _Z * math.sqrt(share * (1 - share) / trials + _Z**2 / (4 * trials**2)) / (1 + _Z**2 / trials)
-    return Rate(share, max(0.0, middle - half), min(1.0, middle + half), round(trials))
 
 
 def by_class(measures: dict[str, float], prefix: str = "") -> list[ClassFigures]:

@@ -75,6 +75,9 @@ def answer(request: DeskRequest, name: str, twin: Any, *, status: int = 200, **c
         csrf=csrf_token(request) if session else "",
         session=session,
         part=is_part(request),
+        conflicts=request.scope["state"].get("conflicts", 0),
+        waiting=request.scope["state"].get("waiting", 0),
+        doubts=request.scope["state"].get("doubts", 0),
         **context,
     )
     body = rendered.encode(errors="replace")

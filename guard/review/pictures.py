@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from guard.review.overview import CycleFigures, Loop, Rate
+from guard.interval import Rate
+from guard.review.overview import CycleFigures, Loop
 
 WIDTH: Final = 640
 MAP_HEIGHT: Final = 400

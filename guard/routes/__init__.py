@@ -2,11 +2,14 @@
 
 from litestar.types import ControllerRouterHandler
 
+from guard.review.agreement import AgreementController
+from guard.review.doubts import DoubtsController
 from guard.review.guideline import GuidelineController
 from guard.review.label import LabelController
 from guard.review.ledger import LedgerController
 from guard.review.login import LoginController
 from guard.review.loop import LoopController
+from guard.review.variations import VariationController
 from guard.routes.classify import classify
 from guard.routes.feedback import feedback
 from guard.routes.health import healthz, metrics, readyz
@@ -27,7 +30,10 @@ ROUTES: list[ControllerRouterHandler] = [
     ReviewController,
     LoginController,
     LabelController,
+    AgreementController,
+    DoubtsController,
     GuidelineController,
     LedgerController,
     LoopController,
+    VariationController,
 ]

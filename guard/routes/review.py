@@ -1,4 +1,4 @@
-"""`/review/…` as JSON: the next message, a decision, its undoing, how far the batch is, and contrast pairs."""
+"""`/review/…` as JSON: the next message, a decision, its undoing, and how far the batch is."""
 
 from dataclasses import asdict
 from typing import Final
@@ -13,9 +13,6 @@ from guard.problems import described
 from guard.review.identity import DeskRequest, caller_of, reviewing
 from guard.review_schemas import (
     BatchStatus,
-    ContrastDecided,
-    ContrastPair,
-    ContrastRequest,
     Labelled,
     LabelRequest,
     NextPick,
@@ -77,24 +74,3 @@ class ReviewController(Controller):
         if batch is None:
             raise NotFound("No batch was opened yet: the pool is still filling.")
         return BatchStatus(**asdict(batch), waiting=batch.waiting)
-
-    @get("/contrasts", responses=described(401, 403, 503), summary="Contrast pairs that wait for a verdict")
-    async def contrasts(self, state: State) -> Response[list[ContrastPair]]:
-        """Return up to 50 proposed pairs, oldest first."""
-        store: Store = state.store
-        pairs = [ContrastPair(**asdict(pair)) for pair in await store.contrasts.proposed()]
-        return Response(pairs, headers={"Cache-Control": "no-store"})
-
-    @post(
-        "/contrasts",
-        status_code=200,
-        responses=described(400, 401, 403, 404, 408, 409, 413, 503),
-        summary="Decide about a contrast pair",
-    )
-    async def decide_contrast(
-        self, request: DeskRequest, data: JSONBody[ContrastRequest], state: State
-    ) -> ContrastDecided:
-        """Record a verdict. The answer means that it is on disk; the same verdict again gives the same answer."""
-        store: Store = state.store
-        decided = await store.contrasts.confirm(data.contrast_id, verdict=data.verdict, reviewer=_reviewer(request))
-        return ContrastDecided(decided)

@@ -3,9 +3,10 @@
     async with open_store(settings) as store:
         await store.pool.add(sightings)
 
-One noun a module: `pool` (messages), `reports` (of wrong verdicts), `review` (picks and labels), `marks`, `surroundings`,
-`cycles`, `variations`, `contrasts`, `transfer` (messages and labels in files), `entries` (verdicts and draws, as estimates
-need them), `figures` (the estimates), `keys`, `reviewers`, `sessions`, `ledger`, `moves`, `lease`.
+One noun a module: `pool` (messages), `reports` (of wrong verdicts), `review` (picks and labels), `agreement` (when they
+settle a pick), `opinions` (which does it), `conflicts`, `doubts`, `marks`, `surroundings`, `cycles`, `variations`,
+`contrasts`, `pairs` (people's checks of both), `transfer` (messages and labels in files), `entries` (verdicts and draws, as
+estimates need them), `figures` (the estimates), `keys`, `reviewers`, `sessions`, `ledger`, `moves`, `lease`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -13,9 +14,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from guard.settings import GuardSettings
+from guard.store.conflicts import Conflicts
 from guard.store.contrasts import Contrasts
 from guard.store.cycles import Cycles
 from guard.store.database import BUSY_TIMEOUT_S, Database
+from guard.store.doubts import Doubts
 from guard.store.entries import Entries
 from guard.store.figures import Figures
 from guard.store.keyring import Keyring
@@ -24,6 +27,8 @@ from guard.store.lease import Leases
 from guard.store.ledger import Ledger
 from guard.store.marks import Marks
 from guard.store.moves import Moves
+from guard.store.opinions import Opinions
+from guard.store.pairs import Pairs
 from guard.store.pool import Pool
 from guard.store.reports import Reports
 from guard.store.review import Review
@@ -49,6 +54,7 @@ class Store:
         keyring: Seals and opens the texts.
         clock: Tells the time; injected in tests.
         review_lease_s: Seconds for which a reviewer holds a message.
+        overlap: How many reviewers label a message where more than one should.
         session_idle_s: Seconds without a request after which a reviewer is logged out.
         session_max_s: Seconds after which a reviewer is logged out in any case.
     """
@@ -60,6 +66,7 @@ class Store:
         *,
         clock: Clock = utc_now,
         review_lease_s: int = 600,
+        overlap: int = 2,
         session_idle_s: int = 3600,
         session_max_s: int = 43_200,
     ) -> None:
@@ -68,17 +75,21 @@ class Store:
         self.clock = clock
         self.pool = Pool(database, keyring, clock)
         self.reports = Reports(database, keyring, clock, self.pool)
-        self.review = Review(database, keyring, clock, lease_s=review_lease_s)
-        self.marks = Marks(database, clock)
+        opinions = Opinions(overlap)
+        self.review = Review(database, keyring, clock, opinions, lease_s=review_lease_s)
+        self.conflicts = Conflicts(database, keyring, clock, opinions)
+        self.doubts = Doubts(database, keyring, clock, opinions)
+        self.marks = Marks(database, clock, opinions)
         self.surroundings = Surroundings(database, keyring)
-        self.cycles = Cycles(database, clock)
-        self.transfer = Transfer(database, keyring, clock)
+        self.cycles = Cycles(database, clock, opinions)
+        self.transfer = Transfer(database, keyring, clock, opinions)
         self.variations = Variations(database, keyring, clock)
         self.contrasts = Contrasts(database, keyring, clock)
+        self.pairs = Pairs(database, keyring, clock, lease_s=review_lease_s)
         self.entries = Entries(database)
         self.figures = Figures(database, clock)
-        self.keys = Keys(database, clock)
-        self.reviewers = Reviewers(database, clock)
+        self.keys = Keys(database, clock, opinions)
+        self.reviewers = Reviewers(database, clock, opinions)
         self.sessions = Sessions(database, keyring, clock, idle_s=session_idle_s, max_s=session_max_s)
         self.ledger = Ledger(database)
         self.moves = Moves(database, clock)
@@ -119,6 +130,7 @@ async def open_store(
             keyring,
             clock=clock,
             review_lease_s=settings.review_lease_s,
+            overlap=settings.overlap,
             session_idle_s=settings.session_idle_s,
             session_max_s=settings.session_max_s,
         )

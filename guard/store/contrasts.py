@@ -1,29 +1,21 @@
-"""Contrast pairs: an LLM's edit of a labelled message that should change its category, until a person has said so."""
+"""Contrast pairs: an LLM's edit of a labelled message that should change its category, proposed to people (`pairs`)."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
-from guard.errors import Conflict, NotFound
+from guard.errors import Conflict
 from guard.store.cycles import add_figures
 from guard.store.database import Database
 from guard.store.keyring import Keyring
 from guard.store.lease import LEARNER, check_fence
-from guard.store.ledger import enter
 from guard.store.pool import open_text
-from guard.store.rows import Contrast, Label, Message, Pick
-from guard.store.states import ContrastState, ContrastVerdict, Deed, PickState
+from guard.store.rows import Contrast, Message, Pick
+from guard.store.states import ContrastState
 from guard.store.variations import Seed, open_sealed
 from guard.taxonomy import Category
-
-_STATES: Final = {
-    ContrastVerdict.FLIPS: ContrastState.CONFIRMED,
-    ContrastVerdict.HOLDS: ContrastState.REJECTED,
-    ContrastVerdict.UNCLEAR: ContrastState.UNCLEAR,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +27,6 @@ class Proposal:
     opinion: Category
     llm: str
     template: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A proposed pair, opened: the message with its label, and the edit with the label it should have."""
-
-    id: int
-    cycle_id: int
-    seed: str
-    seed_category: Category
-    text: str
-    category: Category
 
 
 class Contrasts:
@@ -61,10 +41,9 @@ class Contrasts:
         """Return the labelled picks of these categories, of every cycle, that were not asked about yet, in order."""
         async with self._database.read() as session:
             rows = await session.execute(
-                select(Pick.id, Label.category, Message)
-                .join(Label, (Label.pick_id == Pick.id) & Label.undone_at.is_(None))
+                select(Pick.id, Pick.category, Message)
                 .join(Message, Message.id == Pick.message_id)
-                .where(Pick.state == PickState.LABELLED, Pick.contrasted_at.is_(None), Label.category.in_(categories))
+                .where(Pick.contrasted_at.is_(None), Pick.category.in_(categories))
                 .order_by(Pick.id)
             )
             return [
@@ -131,58 +110,6 @@ class Contrasts:
             session.add(contrast)
             await session.flush()
             return contrast.id
-
-    async def proposed(self, limit: int = 50) -> list[Pair]:
-        """Return pairs that wait for a person, oldest first."""
-        async with self._database.read() as session:
-            rows = await session.execute(
-                select(Contrast, Message)
-                .join(Message, Message.id == Contrast.message_id)
-                .where(Contrast.state == ContrastState.PROPOSED)
-                .order_by(Contrast.id)
-                .limit(limit)
-            )
-            return [
-                Pair(
-                    id=contrast.id,
-                    cycle_id=contrast.cycle_id,
-                    seed=open_text(self._keyring, message),
-                    seed_category=contrast.seed_category,
-                    text=open_sealed(self._keyring, contrast),
-                    category=contrast.category,
-                )
-                for contrast, message in rows
-            ]
-
-    async def confirm(self, contrast_id: int, *, verdict: ContrastVerdict, reviewer: str) -> ContrastState:
-        """Record a person's verdict on a proposed pair, with who gave it and when, and return the pair's state.
-
-        The same verdict of the same reviewer again is the same decision.
-
-        Raises:
-            NotFound: There is no such pair, or its message was erased.
-            Conflict: It is decided already.
-        """
-        state = _STATES[verdict]
-        async with self._database.write() as session:
-            contrast = await session.get(Contrast, contrast_id)
-            if contrast is None:
-                raise NotFound(f"There is no contrast pair {contrast_id}: its message may have been erased.")
-            if contrast.state is ContrastState.PROPOSED:
-                now = self._clock()
-                contrast.state, contrast.reviewer, contrast.decided_at = state, reviewer, now
-                subject = f"contrast {contrast_id}"
-                enter(session, Deed.CONTRAST_DECIDED, at=now, actor=reviewer, subject=subject, verdict=verdict)
-            elif (contrast.state, contrast.reviewer) != (state, reviewer):
-                raise Conflict(f"Contrast pair {contrast_id} is {contrast.state} already.")
-            return state
-
-    async def counts(self) -> dict[ContrastState, int]:
-        """Return how many pairs are in each state."""
-        async with self._database.read() as session:
-            rows = await session.execute(select(Contrast.state, func.count()).group_by(Contrast.state))
-            found = {state: number for state, number in rows}
-        return {state: found.get(state, 0) for state in ContrastState}
 
     async def rotate(self, keyring: Keyring, *, batch: int) -> int:
         """Seal every edit anew under the keyring's active key, a batch a transaction."""

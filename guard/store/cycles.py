@@ -1,18 +1,20 @@
 """The cycles: one row each, moved from stage to stage by the one learner that holds the lease."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from guard.errors import Conflict, NotFound
 from guard.store.database import Database
 from guard.store.lease import LEARNER, check_fence
-from guard.store.pool import AUDIT, IMPORT, move
-from guard.store.rows import Cycle, Label, Message, Pick
+from guard.store.opinions import UNSETTLED, Opinions
+from guard.store.pool import AUDIT, IMPORT
+from guard.store.rows import Cycle, Message, Pick
 from guard.store.states import CycleState, MessageState, PickState
 
 
@@ -28,9 +30,10 @@ class Picked:
 class Cycles:
     """Queries over cycles. Every change names the learner's fence; a learner that lost its lease is refused."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], datetime], opinions: Opinions) -> None:
         self._database = database
         self._clock = clock
+        self._opinions = opinions
 
     async def open(
         self, *, fence: int, strategy: str, seed: int, batch_size: int, champion: str, due_at: datetime
@@ -79,8 +82,7 @@ class Cycles:
                 Message.id.in_([p.message_id for p in picks]), Message.state == MessageState.POOLED
             )
             present = set(await session.scalars(pooled))
-            kept = [p for p in picks if p.message_id in present]
-            session.add_all(
+            kept = [
                 Pick(
                     cycle_id=cycle_id,
                     message_id=p.message_id,
@@ -89,9 +91,10 @@ class Cycles:
                     inclusion_probability=p.inclusion_probability,
                     state=PickState.WAITING,
                 )
-                for position, p in enumerate(kept)
-            )
-            await move(session, [p.message_id for p in kept], MessageState.PICKED)
+                for position, p in enumerate(p for p in picks if p.message_id in present)
+            ]
+            session.add_all(kept)
+            await self._opinions.settle(session, kept)
             self._enter(cycle, CycleState.LABELLING, figures)
             return cycle
 
@@ -106,7 +109,10 @@ class Cycles:
         reasons: Sequence[str] = (),
         challenger: str | None = None,
     ) -> Cycle:
-        """Move a cycle from one stage to a later one; leaving `labelling` returns undecided messages to the pool.
+        """Move a cycle from one stage to a later one.
+
+        Leaving `labelling` settles what has opinions by those there are, leaves open what is contested, and returns the
+        rest to the pool.
 
         Raises:
             NotFound: There is no such cycle.
@@ -118,11 +124,10 @@ class Cycles:
         async with self._database.write() as session:
             cycle = await self._claim(session, cycle_id, fence, source)
             if source is CycleState.LABELLING:
-                undecided = select(Pick).where(Pick.cycle_id == cycle_id, Pick.state == PickState.WAITING)
-                picks = (await session.scalars(undecided)).all()
-                await move(session, [p.message_id for p in picks], MessageState.POOLED)
+                picks = (await session.scalars(_unsettled(cycle_id))).all()
+                await self._opinions.settle(session, picks, closed=True)
                 for pick in picks:
-                    pick.state, pick.leased_by, pick.leased_until = PickState.RETURNED, None, None
+                    pick.leased_by = pick.leased_until = None
             if challenger is not None:
                 cycle.challenger = challenger
             if reasons:
@@ -176,11 +181,10 @@ class Cycles:
     async def audits(self) -> list[tuple[int, bool]]:
         """Return the cycle of each labelled message of the audit stream, and whether the verdict that let it in was right."""
         labelled = (
-            select(Pick.cycle_id, Message.category, Label.category)
-            .join(Pick, Pick.id == Label.pick_id)
+            select(Pick.cycle_id, Message.category, Pick.category)
             .join(Message, Message.id == Pick.message_id)
-            .where(Message.reason == AUDIT, Label.undone_at.is_(None), Label.category.is_not(None))
-            .order_by(Label.id)
+            .where(Message.reason == AUDIT, Pick.category.is_not(None))
+            .order_by(Pick.id)
         )
         async with self._database.read() as session:
             return [(cycle_id, verdict is label) for cycle_id, verdict, label in await session.execute(labelled)]
@@ -195,12 +199,21 @@ class Cycles:
             return cycle
 
     async def undecided(self, cycle_id: int) -> int:
-        """Return how many picks of a cycle wait for people."""
+        """Return how many picks of a cycle wait for people: they lack opinions, or are contested."""
+        query = select(func.count()).where(Pick.cycle_id == cycle_id, Pick.state.in_(UNSETTLED))
         async with self._database.read() as session:
-            count = await session.scalar(
-                select(func.count()).where(Pick.cycle_id == cycle_id, Pick.state == PickState.WAITING)
+            return int(await session.scalar(query) or 0)
+
+    async def if_closed(self, cycle_id: int) -> dict[PickState, int]:
+        """Return how many picks of a cycle would be in each state if its batch were closed now; none would wait."""
+        async with self._database.read() as session:
+            rows = await session.execute(
+                select(Pick.state, func.count()).where(Pick.cycle_id == cycle_id).group_by(Pick.state)
             )
-            return int(count or 0)
+            counts = Counter({state: number for state, number in rows if state not in UNSETTLED})
+            picks = (await session.scalars(_unsettled(cycle_id))).all()
+            counts.update(o.state for o in (await self._opinions.outcomes(session, picks, closed=True)).values())
+        return {state: counts[state] for state in PickState if state is not PickState.WAITING}
 
     async def _claim(self, session: AsyncSession, cycle_id: int, fence: int, source: CycleState) -> Cycle:
         await check_fence(session, LEARNER, fence)
@@ -231,6 +244,10 @@ async def add_figures(session: AsyncSession, cycle_id: int, section: str, counts
     before = cycle.figures.get(section, {})
     merged = {**before, **{name: before.get(name, 0) + number for name, number in counts.items()}}
     cycle.figures = {**cycle.figures, section: merged}
+
+
+def _unsettled(cycle_id: int) -> Select[tuple[Pick]]:
+    return select(Pick).where(Pick.cycle_id == cycle_id, Pick.state.in_(UNSETTLED))
 
 
 async def _current(session: AsyncSession) -> Cycle | None:

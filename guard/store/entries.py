@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import Select, case, func, insert, select
+from sqlalchemy import Select, case, exists, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from guard.store.database import Database
-from guard.store.rows import Cycle, Entry, Label, Message, Pick
+from guard.store.rows import Cycle, Doubt, Entry, Label, Message, Pick
 from guard.store.states import CycleState, PickState
 from guard.taxonomy import Category
 
@@ -134,7 +134,7 @@ class Entries:
             .where(Cycle.state.not_in([CycleState.SELECTING, CycleState.LABELLING]))
             .order_by(Pick.cycle_id, Pick.position)
         )
-        decided = {PickState.LABELLED, PickState.UNCLEAR}
+        decided = {PickState.LABELLED, PickState.UNCLEAR, PickState.CONTESTED}
         async with self._database.read() as session:
             return [
                 # the audit's probability holds that of being in the pool, which a picked message keeps
@@ -143,21 +143,16 @@ class Entries:
             ]
 
     async def votes(self) -> dict[int, list[Category]]:
-        """Return what people said of each message, by its id, those who could not tell left out."""
-        standing = (
-            select(Label.message_id, Label.category)
-            .where(Label.undone_at.is_(None), Label.category.is_not(None))
-            .order_by(Label.id)
-        )
-        votes: dict[int, list[Category]] = {}
+        """Return what people said of each message, by its id, those who could not tell left out.
+
+        Whoever adjudicates has the last word: it stands in the place of what others said before. Second looks do not
+        count: they mend only such labels as models disagree with, so the models would seem better than they are.
+        """
         async with self._database.read() as session:
-            for message_id, category in await session.execute(standing):
-                votes.setdefault(message_id, []).append(category)
-        return votes
+            return await _votes(session)
 
     async def reviewed(self, since: datetime, until: datetime) -> list[Reviewed]:
         """Return the verdicts of some time about messages that people labelled."""
-        labelled = select(Label.message_id).where(Label.undone_at.is_(None), Label.category.is_not(None))
         query = _within(
             select(
                 Entry.message_id,
@@ -166,14 +161,16 @@ class Entries:
                 Entry.certain,
                 Entry.count,
                 Entry.inclusion_probability,
-            ).where(Entry.message_id.in_(labelled)),
+            ).where(Entry.message_id.in_(select(Label.message_id))),
             since,
             until,
         ).order_by(Entry.id)
         async with self._database.read() as session:
+            votes = await _votes(session)
             return [
                 Reviewed(message, version, category, certain, count / p, p)
                 for message, version, category, certain, count, p in await session.execute(query)
+                if message in votes
             ]
 
     async def traffic(self, since: datetime, until: datetime) -> list[Traffic]:
@@ -229,6 +226,18 @@ async def record(session: AsyncSession, entries: Sequence[tuple[int, "Arrival", 
     if new:  # without reading the ids back: SQLite would then insert row by row
         columns = [column.key for column in Entry.__mapper__.column_attrs if column.key != "id"]
         await session.execute(insert(Entry), [{name: getattr(row, name) for name in columns} for row in new])
+
+
+async def _votes(session: AsyncSession) -> dict[int, list[Category]]:
+    standing = select(Label.message_id, Label.category, Label.adjudicates)
+    standing = standing.where(Label.undone_at.is_(None), ~exists().where(Doubt.label_id == Label.id))
+    votes: dict[int, list[Category]] = {}
+    for message_id, category, adjudicates in await session.execute(standing.order_by(Label.id)):
+        if adjudicates:
+            votes[message_id] = []
+        if category is not None:
+            votes.setdefault(message_id, []).append(category)
+    return {message_id: said for message_id, said in votes.items() if said}
 
 
 def _kind(message_id: int, verdict: "Entry | Arrival", *, certain: bool, day: date) -> _Kind:

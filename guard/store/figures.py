@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, insert, select
 
 from guard.store.database import Database
 from guard.store.lease import LEARNER, check_fence
-from guard.store.rows import Figure, Label, Message
+from guard.store.rows import Figure, Message, Pick
 from guard.taxonomy import Category
 
 
@@ -64,12 +64,12 @@ class Figures:
         return [Estimated(**{name: getattr(row, name) for name in Estimated.__dataclass_fields__}) for row in rows]
 
     async def reviewed_errors(self) -> dict[tuple[Category, Category], int]:
-        """Return how many standing labels differ from the verdict that brought the message, by label and verdict."""
+        """Return how many labels differ from the verdict that brought the message, by label and verdict."""
         wrong = (
-            select(Label.category, Message.category, func.count())
-            .join(Message, Message.id == Label.message_id)
-            .where(Label.undone_at.is_(None), Label.category.is_not(None), Label.category != Message.category)
-            .group_by(Label.category, Message.category)
+            select(Pick.category, Message.category, func.count())
+            .join(Message, Message.id == Pick.message_id)
+            .where(Pick.category.is_not(None), Pick.category != Message.category)
+            .group_by(Pick.category, Message.category)
         )
         async with self._database.read() as session:
             return {(label, verdict): number for label, verdict, number in await session.execute(wrong)}

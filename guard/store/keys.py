@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from guard.errors import Conflict, InputError, NotFound
 from guard.store.database import Database
 from guard.store.ledger import CLI, enter
+from guard.store.opinions import Opinions
 from guard.store.rows import Key, Reviewer
 from guard.store.states import Deed, Role
 
@@ -27,9 +28,10 @@ def digest(secret: str) -> bytes:
 class Keys:
     """Queries over API keys."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], datetime], opinions: Opinions) -> None:
         self._database = database
         self._clock = clock
+        self._opinions = opinions
 
     async def create(self, name: str, role: Role) -> str:
         """Make a key and return it; it cannot be shown again.
@@ -57,7 +59,7 @@ class Keys:
             return (await session.scalars(select(Key).order_by(Key.name))).all()
 
     async def revoke(self, name: str) -> None:
-        """Revoke a key.
+        """Revoke a key; no message waits for its holder's opinion any more.
 
         Raises:
             NotFound: There is no such key in force.
@@ -67,4 +69,5 @@ class Keys:
             if key is None:
                 raise NotFound(f"There is no key in force named {name!r}; `guard keys list` shows them.")
             key.revoked_at = self._clock()
+            await self._opinions.settle_open(session)
             enter(session, Deed.KEY_REVOKED, at=key.revoked_at, actor=CLI, subject=f"key {name}")

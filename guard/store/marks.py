@@ -8,17 +8,19 @@ from sqlalchemy import func, select
 from guard.errors import NotFound
 from guard.store.database import Database
 from guard.store.ledger import enter
+from guard.store.opinions import UNSETTLED, Opinions
 from guard.store.review import undecided
 from guard.store.rows import Cycle, Pick, PickMark
-from guard.store.states import CycleState, Deed, Mark, PickState
+from guard.store.states import CycleState, Deed, Mark
 
 
 class Marks:
     """Queries over marks."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], datetime], opinions: Opinions) -> None:
         self._database = database
         self._clock = clock
+        self._opinions = opinions
 
     async def flag(self, pick_id: int, reviewer: str) -> bool:
         """Flag a pick for a second look, or take the reviewer's flag off again; return whether it is flagged now.
@@ -42,6 +44,8 @@ class Marks:
     async def hand_on(self, pick_id: int, reviewer: str) -> None:
         """Let others decide about a pick: this reviewer is not asked again, and need not say why.
 
+        Where nobody is left to ask, the opinions there are settle it.
+
         Raises:
             NotFound: There is no such pick, or its message was erased.
             Conflict: It is decided already, held by someone else, or the batch is closed.
@@ -51,6 +55,7 @@ class Marks:
             pick, _ = await undecided(session, pick_id, reviewer=reviewer, now=now)
             pick.leased_by = pick.leased_until = None
             await session.merge(PickMark(pick_id=pick_id, reviewer=reviewer, mark=Mark.HANDED_ON, marked_at=now))
+            await self._opinions.settle(session, [pick])
             enter(session, Deed.HANDED_ON, at=now, actor=reviewer, subject=f"pick {pick_id}")
 
     async def handed_on(self, reviewer: str) -> int:
@@ -63,7 +68,7 @@ class Marks:
             .where(
                 PickMark.reviewer == reviewer,
                 PickMark.mark == Mark.HANDED_ON,
-                Pick.state == PickState.WAITING,
+                Pick.state.in_(UNSETTLED),
                 Cycle.state == CycleState.LABELLING,
             )
         )

@@ -250,7 +250,7 @@ class Pool:
             doomed = await session.execute(
                 delete(Message).where(
                     (
-                        Message.state.in_([MessageState.POOLED, MessageState.UNCLEAR])
+                        Message.state.in_([MessageState.POOLED, MessageState.UNCLEAR, MessageState.CONTESTED])
                         & (Message.last_seen_at < now - retention)
                     )
                     | ((Message.state == MessageState.LABELLED) & (Message.last_seen_at < now - labelled_retention))

@@ -11,6 +11,7 @@ from guard.errors import Conflict, InputError, NotFound
 from guard.store.database import Database
 from guard.store.keys import NAME_CHARS
 from guard.store.ledger import CLI, enter
+from guard.store.opinions import Opinions
 from guard.store.rows import DeskSession, Key, Reviewer
 from guard.store.states import Deed, Role
 
@@ -18,9 +19,10 @@ from guard.store.states import Deed, Role
 class Reviewers:
     """Queries over accounts."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], datetime], opinions: Opinions) -> None:
         self._database = database
         self._clock = clock
+        self._opinions = opinions
 
     async def add(self, name: str, role: Role, password_hash: str) -> None:
         """Make an account.
@@ -62,7 +64,7 @@ class Reviewers:
             return found
 
     async def revoke(self, name: str) -> None:
-        """Revoke an account and end its sessions.
+        """Revoke an account and end its sessions; no message waits for their opinion any more.
 
         Raises:
             NotFound: There is no such account in force.
@@ -72,6 +74,7 @@ class Reviewers:
             reviewer = await self._require(session, name)
             reviewer.revoked_at = now
             await session.execute(delete(DeskSession).where(DeskSession.reviewer_id == reviewer.id))
+            await self._opinions.settle_open(session)
             enter(session, Deed.REVIEWER_REVOKED, at=now, actor=CLI, subject=f"reviewer {name}")
 
     async def set_password(self, name: str, password_hash: str) -> None:

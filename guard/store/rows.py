@@ -2,10 +2,10 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from advanced_alchemy.types import BigIntIdentity, DateTimeUTC
-from sqlalchemy import JSON, Enum, ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
+from sqlalchemy import JSON, Enum, ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from guard.store.states import (
@@ -14,6 +14,7 @@ from guard.store.states import (
     Deed,
     Mark,
     MessageState,
+    PairVerdict,
     PickState,
     ReportSource,
     Role,
@@ -30,6 +31,9 @@ def _enum(values: type[StrEnum], length: int) -> Enum:
         length=length,
         values_callable=lambda e: [m.value for m in e],
     )
+
+
+_OPINION: Final = text("undone_at IS NULL AND NOT adjudicates")
 
 
 class Row(DeclarativeBase):
@@ -55,6 +59,7 @@ class Row(DeclarativeBase):
         Deed: _enum(Deed, 32),
         Mark: _enum(Mark, 16),
         MessageState: _enum(MessageState, 16),
+        PairVerdict: _enum(PairVerdict, 16),
         PickState: _enum(PickState, 16),
         ReportSource: _enum(ReportSource, 16),
         Role: _enum(Role, 16),
@@ -191,7 +196,10 @@ class Cycle(Row):
 
 
 class Pick(Row):
-    """A message chosen for people in a cycle, and why."""
+    """A message chosen for people in a cycle, and why.
+
+    `wanted` opinions are asked for; `category` is what it is settled as, None while it is not or when nobody can tell.
+    """
 
     __tablename__ = "pick"
     __table_args__ = (UniqueConstraint("cycle_id", "message_id"), Index(None, "cycle_id", "state", "position"))
@@ -203,6 +211,8 @@ class Pick(Row):
     reason: Mapped[dict[str, Any]]
     inclusion_probability: Mapped[float | None]
     state: Mapped[PickState]
+    wanted: Mapped[int] = mapped_column(default=1, server_default="1")
+    category: Mapped[Category | None]
     leased_by: Mapped[str | None] = mapped_column(String(64))
     leased_until: Mapped[datetime | None]
     varied_at: Mapped[datetime | None]
@@ -221,13 +231,19 @@ class PickMark(Row):
 
 
 class Label(Row):
-    """A person's decision about a pick; `category` is None for "can't tell".
+    """A person's opinion about a pick, or the decision that `adjudicates` between those of others.
 
-    `scores_shown` tells whether the model's scores were before them; None where nobody knows.
+    `category` is None for "can't tell". `scores_shown` tells whether the model's scores were before them; None where
+    nobody knows. What the opinions make of the message stands in its pick.
     """
 
     __tablename__ = "label"
-    __table_args__ = (Index(None, "pick_id"), Index(None, "reviewer", "decided_at"))
+    __table_args__ = (
+        Index(None, "pick_id"),
+        Index(None, "reviewer", "decided_at"),
+        # nobody has two standing opinions on a pick
+        Index(None, "pick_id", "reviewer", unique=True, sqlite_where=_OPINION, postgresql_where=_OPINION),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     pick_id: Mapped[int] = mapped_column(ForeignKey("pick.id", ondelete="CASCADE"))
@@ -238,12 +254,38 @@ class Label(Row):
     undone_at: Mapped[datetime | None]
     idempotency_key: Mapped[str | None] = mapped_column(String(64), unique=True)
     scores_shown: Mapped[bool | None]
+    adjudicates: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+
+class Doubt(Row):
+    """A label, `category`, that models which never saw it disagree with; a message has one at most, so that none is asked twice.
+
+    `reviewer` looked again at `settled_at`, and gave the label `label_id`, or could not tell.
+    """
+
+    __tablename__ = "doubt"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    pick_id: Mapped[int] = mapped_column(ForeignKey("pick.id", ondelete="CASCADE"), unique=True)
+    message_id: Mapped[int] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"), unique=True)
+    cycle_id: Mapped[int] = mapped_column(ForeignKey("cycle.id", ondelete="CASCADE"), index=True)
+    category: Mapped[Category]
+    opinion: Mapped[Category]
+    probability: Mapped[float]
+    raised_at: Mapped[datetime]
+    settled_at: Mapped[datetime | None]
+    reviewer: Mapped[str | None] = mapped_column(String(64))
+    label_id: Mapped[int | None] = mapped_column(ForeignKey("label.id", ondelete="SET NULL"), index=True)
 
 
 class Variation(Row):
-    """An accepted variation of a labelled message, with where it came from."""
+    """An accepted variation of a labelled message, with where it came from; `verdict` is None until a person checked it.
+
+    An undone verdict leaves its `reviewer` and `decided_at`, by which the decisions that may be undone are counted.
+    """
 
     __tablename__ = "variation"
+    __table_args__ = (Index(None, "leased_by"), Index(None, "reviewer", "decided_at"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     message_id: Mapped[int] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"), index=True)
@@ -255,10 +297,18 @@ class Variation(Row):
     llm: Mapped[str] = mapped_column(String(64))
     template: Mapped[str] = mapped_column(String(32))
     created_at: Mapped[datetime]
+    verdict: Mapped[PairVerdict | None]
+    leased_by: Mapped[str | None] = mapped_column(String(64))
+    leased_until: Mapped[datetime | None]
+    reviewer: Mapped[str | None] = mapped_column(String(64))
+    decided_at: Mapped[datetime | None]
 
 
 class Contrast(Row):
-    """An LLM's edit of a labelled message that should have `category` instead of the label; `opinion` is the champion's."""
+    """An LLM's edit of a labelled message that should have `category` instead of the label; `opinion` is the champion's.
+
+    `reviewer` and `decided_at` are as in `Variation`.
+    """
 
     __tablename__ = "contrast"
 
@@ -276,6 +326,8 @@ class Contrast(Row):
     llm: Mapped[str] = mapped_column(String(64))
     template: Mapped[str] = mapped_column(String(32))
     created_at: Mapped[datetime]
+    leased_by: Mapped[str | None] = mapped_column(String(64))
+    leased_until: Mapped[datetime | None]
     reviewer: Mapped[str | None] = mapped_column(String(64))
     decided_at: Mapped[datetime | None]
 

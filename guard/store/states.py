@@ -10,12 +10,14 @@ class MessageState(StrEnum):
     PICKED = "picked"
     LABELLED = "labelled"
     UNCLEAR = "unclear"
+    CONTESTED = "contested"
 
 
 class PickState(StrEnum):
-    """Whether a person has decided about a pick; `returned` to the pool when the time was up."""
+    """Whether people have settled a pick; `contested` while they differ, `returned` to the pool when the time was up."""
 
     WAITING = "waiting"
+    CONTESTED = "contested"
     LABELLED = "labelled"
     UNCLEAR = "unclear"
     RETURNED = "returned"
@@ -30,11 +32,21 @@ class ContrastState(StrEnum):
     UNCLEAR = "unclear"
 
 
-class ContrastVerdict(StrEnum):
-    """What a person says of a contrast pair: the edit flips the label as it should, the seed's label holds, or neither."""
+class PairKind(StrEnum):
+    """What an LLM made of a labelled message: an edit that should change its category, or a variation that should not."""
 
-    FLIPS = "flips"
+    CONTRAST = "contrast"
+    VARIATION = "variation"
+
+
+class PairVerdict(StrEnum):
+    """What a person says of an LLM's text: its message's label holds for it too, it flips the label, or they can't tell.
+
+    A contrast flips where it belongs to the category it was written for; a variation where it belongs to any other one.
+    """
+
     HOLDS = "holds"
+    FLIPS = "flips"
     UNCLEAR = "unclear"
 
 
@@ -91,7 +103,10 @@ class Deed(StrEnum):
     FLAGGED = "flagged"
     UNFLAGGED = "unflagged"
     HANDED_ON = "handed-on"
+    ADJUDICATED = "adjudicated"
+    DOUBT_SETTLED = "doubt-settled"
     CONTRAST_DECIDED = "contrast-decided"
+    VARIATION_DECIDED = "variation-decided"
     LOGGED_IN = "logged-in"
     LOGIN_REFUSED = "login-refused"
     LOGGED_OUT = "logged-out"

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from guard.store.database import Database
 from guard.store.keyring import Keyring
-from guard.store.rows import Label, Message, Pick
+from guard.store.rows import Message, Pick
 from guard.taxonomy import Category
 
 _OTHERS: Final = 50  # picks of the batch that a pick's words are compared with,
@@ -79,7 +79,5 @@ class Surroundings:
         return {id_: self._keyring.open(sealed, key_id=key, owner=owner) for id_, sealed, key, owner in messages}
 
     async def _labels(self, session: AsyncSession, ids: Sequence[int]) -> dict[int, Category]:
-        standing = select(Label.message_id, Label.category).where(
-            Label.message_id.in_(ids), Label.undone_at.is_(None), Label.category.is_not(None)
-        )
-        return {message_id: category for message_id, category in await session.execute(standing.order_by(Label.id))}
+        settled = select(Pick.message_id, Pick.category).where(Pick.message_id.in_(ids), Pick.category.is_not(None))
+        return {message_id: category for message_id, category in await session.execute(settled.order_by(Pick.id))}

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from guard.errors import BadRecord
 from guard.store.database import Database
 from guard.store.keyring import Keyring
+from guard.store.opinions import Opinions
 from guard.store.pool import IMPORT, NO_PROBABILITY, open_text
 from guard.store.rows import Cycle, Erasure, Label, Message, Pick, Sighting
 from guard.store.states import CycleState, MessageState, PickState
@@ -21,11 +22,12 @@ _REVIEWER_CHARS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class GivenLabel:
-    """A person's decision; a `category` of None means "can't tell"."""
+    """A person's opinion, or a decision that `adjudicates` between several; a `category` of None means "can't tell"."""
 
     category: Category | None
     reviewer: str | None = None
     decided_at: datetime | None = None
+    adjudicates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +79,11 @@ Judge = Callable[[str], Awaitable[Verdict]]
 class Transfer:
     """Queries over whole messages."""
 
-    def __init__(self, database: Database, keyring: Keyring, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, keyring: Keyring, clock: Callable[[], datetime], opinions: Opinions) -> None:
         self._database = database
         self._keyring = keyring
         self._clock = clock
+        self._opinions = opinions
 
     async def count(self, *, labelled: bool = False) -> int:
         """Return how many messages `records` gives."""
@@ -109,7 +112,7 @@ class Transfer:
                 labels: dict[int, list[GivenLabel]] = {}
                 given = select(Label).where(Label.message_id.in_(ids), Label.undone_at.is_(None)).order_by(Label.id)
                 for label in await session.scalars(given):
-                    decided = GivenLabel(label.category, label.reviewer, label.decided_at)
+                    decided = GivenLabel(label.category, label.reviewer, label.decided_at, label.adjudicates)
                     labels.setdefault(label.message_id, []).append(decided)
             yield [
                 Record(
@@ -143,8 +146,8 @@ class Transfer:
     ) -> Tally:
         """Add records in one transaction: all of them, or none where one cannot be taken or `keep` is false.
 
-        A known text stays the message it is, and a label that is there already is passed over, so that a file may be
-        imported again. What an erased user sent before the erasure, and what is past its retention, does not come back.
+        A known text stays the message it is, and a label that is there or was there already is passed over, so that a file
+        may be imported again. Of one person's labels of a message the last counts; where people differ it is contested. What an erased user sent before the erasure, and what is past its retention, does not come back.
 
         Args:
             records: With their numbers in the file; their texts are normalised. What is none comes as its complaint.
@@ -157,7 +160,7 @@ class Transfer:
         tally, bad = Tally(), False
         limits = (retention, labelled_retention)
         async with self._database.write() as session:
-            batch = _Batch(session, self._keyring, judge, self._clock(), limits, max_messages, tally)
+            batch = _Batch(session, self._keyring, self._opinions, judge, self._clock(), limits, max_messages, tally)
             await batch.begin()
             for number, record in records:
                 try:
@@ -178,6 +181,7 @@ class _Batch:
         self,
         session: AsyncSession,
         keyring: Keyring,
+        opinions: Opinions,
         judge: Judge,
         now: datetime,
         limits: Sequence[timedelta],
@@ -186,6 +190,7 @@ class _Batch:
     ) -> None:
         self._session = session
         self._keyring = keyring
+        self._opinions = opinions
         self._judge = judge
         self._now = now
         self._retention, self._labelled_retention = limits
@@ -269,16 +274,15 @@ class _Batch:
 
     async def _label(self, message: Message, given: GivenLabel) -> None:
         reviewer = (given.reviewer or IMPORT)[:_REVIEWER_CHARS]
-        standing = select(Label).where(Label.message_id == message.id, Label.undone_at.is_(None))
-        for label in await self._session.scalars(standing):
-            same = label.reviewer == reviewer and label.category is given.category
-            if same and given.decided_at in {None, label.decided_at}:
+        theirs = select(Label).where(Label.message_id == message.id, Label.reviewer == reviewer)
+        theirs = theirs.where(Label.adjudicates == given.adjudicates)
+        for label in await self._session.scalars(theirs):  # what was taken back does not come again either
+            if label.category is given.category and given.decided_at in {None, label.decided_at}:
                 self._tally.labels_known += 1
                 return
         if message.state is MessageState.PICKED:
             raise BadRecord(f"message {message.id} is being labelled in the open batch: import it when that is closed")
         cycle = self._cycle or await self._open()
-        state = PickState.UNCLEAR if given.category is None else PickState.LABELLED
         pick = await self._session.scalar(select(Pick).where(Pick.cycle_id == cycle.id, Pick.message_id == message.id))
         if pick is None:
             pick = Pick(
@@ -287,11 +291,17 @@ class _Batch:
                 position=self._tally.labels,
                 reason={"strategy": IMPORT},
                 inclusion_probability=None,
-                state=state,
+                state=PickState.WAITING,
             )
             self._session.add(pick)
-        pick.state = state
-        await self._session.flush()
+            await self._session.flush()
+        before = update(Label).where(
+            Label.pick_id == pick.id,
+            Label.reviewer == reviewer,
+            Label.adjudicates == given.adjudicates,
+            Label.undone_at.is_(None),
+        )
+        await self._session.execute(before.values(undone_at=self._now))  # of one person the latest counts
         self._session.add(
             Label(
                 pick_id=pick.id,
@@ -301,9 +311,10 @@ class _Batch:
                 decided_at=given.decided_at or self._now,
                 undone_at=None,
                 idempotency_key=None,
+                adjudicates=given.adjudicates,
             )
         )
-        message.state = MessageState.UNCLEAR if given.category is None else MessageState.LABELLED
+        await self._opinions.settle(self._session, [pick], closed=True)
         self._tally.labels += 1
 
     async def _open(self) -> Cycle:

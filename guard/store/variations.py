@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
 from guard.errors import Conflict
 from guard.store.cycles import add_figures
@@ -12,8 +12,8 @@ from guard.store.database import Database
 from guard.store.keyring import Keyring
 from guard.store.lease import LEARNER, check_fence
 from guard.store.pool import open_text
-from guard.store.rows import Contrast, Cycle, Label, Message, Pick, SnapshotItem, Variation
-from guard.store.states import ContrastState, PickState
+from guard.store.rows import Contrast, Cycle, Message, Pick, SnapshotItem, Variation
+from guard.store.states import ContrastState, PairVerdict, PickState
 from guard.taxonomy import Category
 
 
@@ -29,12 +29,16 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
-    """A training row: `message_id` is its group, `variation` tells an LLM's label from a person's."""
+    """A training row: `message_id` is its group, `variation` tells an LLM's label from a person's.
+
+    `contrast`: an LLM's edit of the message, whose label a person confirmed.
+    """
 
     message_id: int
     text: str
     category: Category
     variation: bool
+    contrast: bool = False
 
 
 class Variations:
@@ -49,15 +53,9 @@ class Variations:
         """Return the labelled picks of a cycle that have no variations yet, in order."""
         async with self._database.read() as session:
             rows = await session.execute(
-                select(Pick.id, Label.category, Message)
-                .join(Label, (Label.pick_id == Pick.id) & Label.undone_at.is_(None))
+                select(Pick.id, Pick.category, Message)
                 .join(Message, Message.id == Pick.message_id)
-                .where(
-                    Pick.cycle_id == cycle_id,
-                    Pick.state == PickState.LABELLED,
-                    Pick.varied_at.is_(None),
-                    Label.category.is_not(None),
-                )
+                .where(Pick.cycle_id == cycle_id, Pick.category.is_not(None), Pick.varied_at.is_(None))
                 .order_by(Pick.position)
             )
             return [
@@ -137,7 +135,8 @@ class Variations:
     async def freeze(self, cycle_id: int, *, fence: int) -> int:
         """Freeze a cycle's data set, every labelled message with its variations and confirmed contrasts; return its size.
 
-        It is frozen once. What was erased since no longer counts.
+        It is frozen once. What was erased since no longer counts. A message that was picked again is what people said of
+        it last; while that is contested it is left out, as are variations that a person took out.
         """
         async with self._database.write() as session:
             await check_fence(session, LEARNER, fence)
@@ -145,17 +144,18 @@ class Variations:
             if cycle.frozen_at is not None:
                 return int(await session.scalar(select(func.count()).where(SnapshotItem.cycle_id == cycle_id)) or 0)
             cycle.frozen_at = self._clock()
-            standing = (Label.undone_at.is_(None)) & Label.category.is_not(None)
-            labelled = await session.execute(
-                select(Label.message_id, Label.category).where(standing).order_by(Label.id)
-            )
-            latest = {message_id: category for message_id, category in labelled}
+            answered = Pick.state.not_in([PickState.WAITING, PickState.RETURNED])
+            picks = await session.execute(select(Pick.message_id, Pick.category).where(answered).order_by(Pick.id))
+            latest = {message_id: category for message_id, category in picks}
             varied = await session.execute(
-                select(Variation.message_id, Variation.id, Variation.category).order_by(Variation.id)
+                select(Variation.message_id, Variation.id, Variation.category)
+                .where(or_(Variation.verdict.is_(None), Variation.verdict == PairVerdict.HOLDS))
+                .order_by(Variation.id)
             )
             items = [
                 SnapshotItem(cycle_id=cycle_id, message_id=message_id, variation_id=None, category=category)
                 for message_id, category in latest.items()
+                if category is not None
             ]
             items += [
                 SnapshotItem(cycle_id=cycle_id, message_id=message_id, variation_id=variation_id, category=category)
@@ -191,6 +191,7 @@ class Variations:
                     text=open_sealed(self._keyring, variation or contrast or message),
                     category=item.category,
                     variation=variation is not None,
+                    contrast=contrast is not None,
                 )
                 for item, message, variation, contrast in rows
             ]

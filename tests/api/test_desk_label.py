@@ -315,6 +315,33 @@ async def test_flag_and_pass(ann: Reviewer) -> None:
     assert Deed.HANDED_ON in deeds
 
 
+async def test_left_to_others(ann: Reviewer) -> None:
+    """Who has done all of theirs reads how many wait for somebody else; the others are told how many have one opinion."""
+    ben = await _enter(ann.running, "ben")
+    await _fill(ann.running, "one", "two")
+    answer = await ann.label("self-harm")
+    assert "0 of 2 decided" in answer.text
+    assert "1 more has an opinion and waits for another." in answer.text
+    answer = await ann.label("legal-advice")
+    assert "1 of 2 decided" in answer.text
+    assert "You have done all of yours. 1 of them waits for the opinion of somebody else." in answer.text
+    twin = await ann.twin()
+    assert (twin["left_to_others"], twin["batch"]["begun"], twin["batch"]["waiting"]) == (1, 1, 1)
+    assert _text((await ben.get()).text) == "one"
+    await ben.label("self-harm")
+    assert (await ann.twin())["left_to_others"] == 0
+
+
+async def test_undone_is_with_others(ann: Reviewer) -> None:
+    """Who takes back an opinion on what somebody else has before them just then is told so."""
+    ben = await _enter(ann.running, "ben")
+    await _fill(ann.running, "one")
+    await ann.label("self-harm")
+    await ben.get()
+    answer = await ann.send("/undo", HTMX)
+    assert (answer.status_code, "Undone: it is with others now." in answer.text) == (200, True)
+
+
 async def test_break_after_five_hard_texts(ann: Reviewer) -> None:
     """After every fifth label of self-harm or emergency in a session the page says that a break would be good."""
     await _fill(ann.running, *(f"message {n}" for n in range(8)))

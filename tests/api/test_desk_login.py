@@ -168,8 +168,9 @@ async def test_foreign_page_cannot_log_anybody_in(desk: Running) -> None:
     assert (await log_in(desk, **{"sec-fetch-site": "same-origin"})).status_code == 303
 
 
-POSTS: Final = ["/review/label", "/review/label/undo", "/review/label/flag", "/review/label/pass", "/review/logout"]
-JSON_POSTS: Final = ["/review/next", "/review/labels", "/review/undo", "/review/contrasts"]
+POSTS: Final = ["/review/label", "/review/label/undo", "/review/label/flag", "/review/label/pass", "/review/logout",
+         "/review/variations", "/review/variations/undo"]  # fmt: skip
+JSON_POSTS: Final = ["/review/next", "/review/labels", "/review/undo"]
 
 
 @pytest.mark.parametrize("path", [*POSTS, *JSON_POSTS])

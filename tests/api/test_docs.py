@@ -25,8 +25,6 @@ OPERATIONS = {
     ("/review/labels", "post"): {201},
     ("/review/undo", "post"): {200},
     ("/review/batch", "get"): {200},
-    ("/review/contrasts", "get"): {200},
-    ("/review/contrasts", "post"): {200},
 }
 # for people: each says what it takes by its form, and its JSON twin is in docs/desk.md
 PAGES = {
@@ -39,6 +37,13 @@ PAGES = {
     ("/review/label/undo", "post"),
     ("/review/label/flag", "post"),
     ("/review/label/pass", "post"),
+    ("/review/variations", "get"),
+    ("/review/variations", "post"),
+    ("/review/variations/undo", "post"),
+    ("/review/doubts", "get"),
+    ("/review/doubts", "post"),
+    ("/review/doubts/undo", "post"),
+    ("/review/doubts/pass", "post"),
     ("/review/guideline", "get"),
     ("/review/ledger", "get"),
     ("/review/loop", "get"),
@@ -58,8 +63,6 @@ PROBLEMS = {
     ("/review/labels", "post"): {400, 401, 403, 404, 408, 409, 413, 503},
     ("/review/undo", "post"): {401, 403, 404, 409, 503},
     ("/review/batch", "get"): {401, 403, 404, 503},
-    ("/review/contrasts", "get"): {401, 403, 503},
-    ("/review/contrasts", "post"): {400, 401, 403, 404, 408, 409, 413, 503},
 }
 
 

@@ -124,8 +124,8 @@ async def test_every_request_has_an_id(running: Running) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that waits a tenth of a second where it would wait ten."""
-    monkeypatch.setattr("guard.app.open_store", partial(open_store, timeout_s=0.1))
+    """A store that waits half a second where it would wait ten."""
+    monkeypatch.setattr("guard.app.open_store", partial(open_store, timeout_s=0.5))
     monkeypatch.setattr("guard.loop.FRESH_S", 0.0)
     monkeypatch.setattr("guard.intake.RETRY_S", 0.01)
 

@@ -11,13 +11,12 @@ import pytest
 
 from guard.exports import Exports
 from guard.settings import GuardSettings
-from guard.store.contrasts import Proposal
 from guard.store.cycles import Picked
 from guard.store.pool import AUDIT
 from guard.store.rows import Cycle
 from guard.store.states import CycleState, Role
-from guard.taxonomy import CATEGORIES, Category
-from tests.api.conftest import Running, Serve
+from guard.taxonomy import CATEGORIES
+from tests.api.conftest import Running, Serve, update
 from tests.guard.store.scenes import add, advance, arrival, learner, open_batch, open_cycle, pooled
 from tests.toys import publish_toy
 
@@ -38,9 +37,9 @@ class Reviewers:
 
 @pytest.fixture
 async def reviewers(serve: Serve, store_settings: GuardSettings, exports: Exports) -> AsyncIterator[Reviewers]:
-    """Two reviewers on either kind of database."""
+    """Two reviewers on either kind of database, who share the messages out: none is for both."""
     publish_toy(exports)
-    async with serve(store_settings) as running, AsyncExitStack() as stack:
+    async with serve(update(store_settings, overlap=1)) as running, AsyncExitStack() as stack:
         clients = []
         for name in ("ann", "ben"):
             key = await running.store.keys.create(name, Role.REVIEWER)
@@ -84,8 +83,8 @@ async def test_batch_from_first_to_last(reviewers: Reviewers) -> None:
     assert (await _label(reviewers.ann, second["pick_id"], None)).status_code == 201
     third = await _next(reviewers.ann)
     batch = (await reviewers.ben.get("/review/batch")).json()
-    counts = {name: batch[name] for name in ("size", "labelled", "unclear", "held", "waiting")}
-    assert counts == {"size": 3, "labelled": 1, "unclear": 1, "held": 1, "waiting": 1}
+    counts = {name: batch[name] for name in ("size", "labelled", "unclear", "contested", "begun", "held", "waiting")}
+    assert counts == {"size": 3, "labelled": 1, "unclear": 1, "contested": 0, "begun": 0, "held": 1, "waiting": 1}
     assert (batch["cycle_id"], batch["state"], batch["strategy"]) == (cycle.id, "labelling", "cluster")
     assert (await _label(reviewers.ann, third["pick_id"], "not-harmful")).status_code == 201
     assert (await reviewers.ann.post("/review/next")).status_code == 204
@@ -243,51 +242,3 @@ async def test_store_away(reviewers: Reviewers, monkeypatch: pytest.MonkeyPatch)
 
 def _refuse(*_: object, **__: object) -> None:
     raise ConnectionRefusedError
-
-
-async def _proposed(reviewers: Reviewers) -> int:
-    """Label a message, propose an edit of it, and return the pair's id."""
-    store = reviewers.running.store
-    cycle, fence = await reviewers.open("one")
-    pick = await _next(reviewers.ann)
-    assert (await _label(reviewers.ann, pick["pick_id"], "legal-advice")).status_code == 201
-    (seed,) = await store.contrasts.pending({Category.LEGAL_ADVICE})
-    proposal = Proposal("won", Category.FINANCIAL_ADVICE, Category.LEGAL_ADVICE, llm="model", template="contrast-1")
-    contrast_id = await store.contrasts.propose(cycle.id, seed, proposal, fence=fence, counts={}, tally={})
-    assert contrast_id is not None
-    return contrast_id
-
-
-async def test_contrast_pair_is_decided(reviewers: Reviewers) -> None:
-    """A proposed pair is shown with both texts and labels, uncached, until somebody has decided; then it is settled."""
-    assert (await reviewers.ann.get("/review/contrasts")).json() == []
-    contrast_id = await _proposed(reviewers)
-    answer = await reviewers.ann.get("/review/contrasts")
-    assert answer.headers["cache-control"] == "no-store"
-    (pair,) = answer.json()
-    assert (pair["id"], pair["seed"], pair["seed_category"]) == (contrast_id, "one", "legal-advice")
-    assert (pair["text"], pair["category"]) == ("won", "financial-advice")
-    verdict = {"contrast_id": contrast_id, "verdict": "flips"}
-    for _ in range(2):
-        decided = await reviewers.ann.post("/review/contrasts", json=verdict)
-        assert (decided.status_code, decided.json()) == (200, {"state": "confirmed"})
-    assert (await reviewers.ben.post("/review/contrasts", json=verdict)).status_code == 409
-    assert (await reviewers.ann.get("/review/contrasts")).json() == []
-
-
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        ({"contrast_id": 7, "verdict": "flips"}, 404),
-        ({"contrast_id": 2**63, "verdict": "flips"}, 400),
-        ({"contrast_id": 0, "verdict": "flips"}, 400),
-        ({"contrast_id": 7, "verdict": "perhaps"}, 400),
-        ({"verdict": "flips"}, 400),
-        ({"contrast_id": 7, "verdict": "flips", "category": "self-harm"}, 400),
-    ],
-)
-async def test_contrast_verdict_that_cannot_be(reviewers: Reviewers, body: dict[str, Any], status: int) -> None:
-    """A verdict on a pair that is not there, or one that is none, is refused as a problem."""
-    answer = await reviewers.ann.post("/review/contrasts", json=body)
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/problem+json"

@@ -162,9 +162,9 @@ def test_names_of_peers_are_their_own() -> None:
 
 
 def test_recovery_is_when_refusals_and_waiting_have_ended() -> None:
-    """Recovery is the end of the last half second in which a request was refused or half of them were late."""
+    """Recovery is where two seconds begin in which none is refused and half of each half second's are in time."""
     due = np.arange(0, 4, 0.1)
-    late = np.where(due < 1.2, 1.0, 0.01)
+    late = np.where((due < 1.2) | (due > 3.4), 1.0, 0.01)
     status = np.where(due < 0.4, 503, OK)
     load = Load(due, late, status, seconds=4.0, cpu_s=0.0)
     assert recovered_s(load, limit_s=0.02) == 1.0

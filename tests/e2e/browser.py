@@ -108,12 +108,12 @@ def desk(guard: ServedGuard, chromium: Browser) -> Iterator[Watched]:
     context.close()
 
 
-def log_in(watched: Watched) -> None:
-    """Log `ann` in by keyboard."""
+def log_in(watched: Watched, name: str = "ann") -> None:
+    """Log somebody in by keyboard."""
     watched.page.goto("/review")
     expect(watched.page).to_have_title("Log in · Lifeguard")
     watched.page.get_by_label("Name").focus()
-    watched.page.keyboard.type("ann")
+    watched.page.keyboard.type(name)
     watched.page.keyboard.press("Tab")
     watched.page.keyboard.type(PASSWORD)
     watched.page.keyboard.press("Enter")

@@ -1,4 +1,4 @@
-"""What stands around a running loop: a client at full speed and reviewers who answer from a list."""
+"""What stands around a running loop: a client that never stops and reviewers who answer from a list."""
 
 import itertools
 import threading
@@ -18,11 +18,12 @@ from guard.store.states import Role
 from guard.taxonomy import Category
 
 POLL_S = 0.2
+PAUSE_S = 0.05  # between two requests of a connection: what is tested is the loop, and training needs the cores
 
 
 @dataclass
 class TrafficReport:
-    """What a client at full speed saw. `scores` holds the last answer for each (text, version)."""
+    """What a client saw. `scores` holds the last answer for each (text, version)."""
 
     answers: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -36,7 +37,7 @@ class TrafficReport:
 
 
 class Traffic:
-    """Posts texts round and round from several keep-alive connections until it is left.
+    """Posts texts round and round from several keep-alive connections until it is left, some forty a second in all.
 
     Args:
         base_url: The guard.
@@ -69,7 +70,7 @@ class Traffic:
         seen = self.report.versions[number]
         with httpx.Client(base_url=self._base_url, headers=self._headers, timeout=30) as client:
             for text in itertools.cycle(self._texts[number::2] or self._texts):
-                if self._stop.is_set():
+                if self._stop.wait(PAUSE_S):
                     return
                 try:
                     response = client.post("/classify", json={"text": text, "store": False})

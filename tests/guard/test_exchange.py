@@ -129,6 +129,36 @@ async def test_what_people_did_there(store: Store, guard_settings: GuardSettings
     assert [row[:3] for row in await _labels(store)] == [("one", "legal-advice", "7"), ("two", "", "u-1")]
 
 
+@pytest.mark.parametrize("kind", Format)
+async def test_adjudicated(store: Store, other: Store, guard_settings: GuardSettings, kind: Format) -> None:
+    """What people differ about is contested in the other store too, and an admin's decision settles it there as well."""
+    await add(store, arrival("one"), arrival("two"))
+    said = [{"category": "self-harm", "reviewer": "ann"}, {"category": "legal-advice", "reviewer": "ben"}]
+    rows = "\n".join(json.dumps({"text": text, "labels": said}) for text in ("one", "two"))
+    assert (await _in(store, guard_settings, Format.JSONL, rows))[1] == []
+    assert (await store.conflicts.count(), await store.review.label_counts()) == (2, {})
+    (first, _) = await store.conflicts.contested(9)
+    await store.conflicts.adjudicate(
+        first.pick_id, adjudicator="ada", category=Category.LEGAL_ADVICE, idempotency_key="k"
+    )
+    content = await _out(store, kind)
+    for _ in range(2):
+        assert (await _in(other, guard_settings, kind, content))[1] == []
+        assert (await other.conflicts.count(), await other.review.label_counts()) == (1, {Category.LEGAL_ADVICE: 1})
+    assert await _labels(other) == await _labels(store)
+
+
+async def test_changed_mind(store: Store, guard_settings: GuardSettings) -> None:
+    """Of one person's labels of a message the last counts, however often the file is imported; nobody is two people."""
+    await add(store, arrival("one"))
+    row = '{"text": "one", "labels": [{"category": "self-harm"}, {"category": "legal-advice"}]}'
+    for turn in range(2):
+        tally, complaints = await _in(store, guard_settings, Format.JSONL, row)
+        assert (tally.labels, complaints) == (2 * (turn == 0), [])
+        assert [label[:3] for label in await _labels(store)] == [("one", "legal-advice", "import")]
+        assert await store.review.label_counts() == {Category.LEGAL_ADVICE: 1}
+
+
 BAD: Final = (
     ('{"text": "canary"', "the line is no JSON"),
     ('{"labels": []}', "there is neither a text nor an id"),

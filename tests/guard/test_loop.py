@@ -16,6 +16,7 @@ from guard.store.figures import Estimated
 from guard.store.states import CycleState, MessageState
 from guard.taxonomy import Category
 from tests.conftest import Clock
+from tests.guard.review.scenes import differ
 from tests.guard.store.scenes import add, advance, arrival, label_all, learner, open_batch
 
 
@@ -61,9 +62,9 @@ async def test_batch_under_way(gauges: Gauges, store: Store, clock: Clock) -> No
     await store.review.next("ben")
     await add(store, arrival("later"), arrival("latest", after=timedelta(seconds=10)))
     await gauges.refresh()
-    states = ("labelled", "unclear", "waiting", "held")
-    assert [gauges("batch", state=state) for state in states] == [2, 1, 2, 1]
-    assert [gauges("messages", state=s) for s in MessageState] == [2, 2, 2, 1]
+    states = ("labelled", "unclear", "contested", "waiting", "held")
+    assert [gauges("batch", state=state) for state in states] == [2, 1, 0, 2, 1]
+    assert [gauges("messages", state=s) for s in MessageState] == [2, 2, 2, 1, 0]
     assert (gauges("labels", category="self-harm"), gauges("labels", category="unclear")) == (2, 1)
     assert gauges("labels_spent") == 3
     assert gauges("pool_age_seconds") == 30
@@ -71,6 +72,17 @@ async def test_batch_under_way(gauges: Gauges, store: Store, clock: Clock) -> No
     assert gauges("cycle_due_seconds", stage="labelling") == timedelta(days=3).total_seconds() - 30
     assert gauges("cycles", state="labelling") == 1
     assert gauges("learner_lease_seconds") == 30
+
+
+async def test_agreement(gauges: Gauges, store: Store) -> None:
+    """Conflicts are counted; a kappa is absent until there are messages enough that two people labelled."""
+    await gauges.refresh()
+    assert (gauges("review_conflicts"), gauges("review_kappa", bound="estimate")) == (0, None)
+    await differ(store)
+    await gauges.refresh()
+    assert gauges("review_conflicts") == 3
+    low, kappa, high = (gauges("review_kappa", bound=bound) or 0 for bound in ("lower", "estimate", "upper"))
+    assert 0 < low < kappa < high < 1
 
 
 async def test_lease_run_out(gauges: Gauges, store: Store, clock: Clock) -> None:

@@ -69,7 +69,7 @@ class QuickWork(Work):
         await self._begin("vary")
         return {"skipped": "no LLM key"}
 
-    async def train(self, cycle: Cycle) -> str:
+    async def train(self, cycle: Cycle, *, fence: int) -> str:
         """Publish a toy of this cycle."""
         await self._begin("train")
         version = publish_toy(self._exports, promote=False)

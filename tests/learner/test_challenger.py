@@ -41,7 +41,7 @@ def test_it_goes_end_to_end(
     folder: Path = request.getfixturevalue(kind)
     chosen = settings.model_copy(update={"backbone": str(folder), "fine_tune_epochs": epochs})
     exports = Exports(tmp_path)
-    version = build(chosen, exports, corpus, snapshot(), parent="0004", cycle_id=9, progress=silent)
+    version = build(chosen, exports, corpus, snapshot(), parent="0004", cycle_id=9, progress=silent).version
     bundle = Bundle.load(exports, version)
     results = score(bundle, corpus.gate)
     assert macro_f1(results.labels, results.decisions) > 0.9
@@ -53,7 +53,7 @@ def test_it_goes_end_to_end(
 def test_the_export_names_the_data_it_was_made_of(settings: LearnerSettings, corpus: Corpus, tmp_path: Path) -> None:
     """The manifest's digest is that of corpus and snapshot put together, without what resembles the gate set."""
     exports = Exports(tmp_path)
-    version = build(settings, exports, corpus, snapshot(), parent=None, cycle_id=None, progress=silent)
+    version = build(settings, exports, corpus, snapshot(), parent=None, cycle_id=None, progress=silent).version
     dataset = assemble(corpus, snapshot(), variation_weight=1.0)
     assert dataset.held_out == 1
     assert exports.manifest(version).snapshot == dataset.digest
@@ -73,7 +73,7 @@ def test_one_seed_gives_one_model(settings: LearnerSettings, corpus: Corpus, tmp
     bundles = []
     for name in ("a", "b"):
         exports = Exports(tmp_path / name)
-        version = build(settings, exports, corpus, snapshot(), parent=None, cycle_id=None, progress=silent)
+        version = build(settings, exports, corpus, snapshot(), parent=None, cycle_id=None, progress=silent).version
         bundles.append(Bundle.load(exports, version))
     first, second = (bundle.manifest for bundle in bundles)
     assert first.files["model.onnx"] == second.files["model.onnx"]
@@ -87,7 +87,7 @@ def test_what_people_label_is_learnt(settings: LearnerSettings, corpus: Corpus, 
 
     def probabilities(name: str, labelled: list[LabelledText]) -> Floats:
         exports = Exports(tmp_path / name)
-        version = build(settings, exports, corpus, labelled, parent=None, cycle_id=None, progress=silent)
+        version = build(settings, exports, corpus, labelled, parent=None, cycle_id=None, progress=silent).version
         scores, _ = Bundle.load(exports, version).score(["the subpoena and the notary"])
         return np.asarray(scores[0])
 
@@ -118,7 +118,9 @@ def test_minilm_goes_end_to_end_without_a_network(
     """The default backbone, a BERT, is trained and exported with every connection refused."""
     chosen = settings.model_copy(update={"backbone": "minilm", "fine_tune_epochs": None})
     exports = Exports(tmp_path)
-    bundle = Bundle.load(exports, build(chosen, exports, corpus, [], parent=None, cycle_id=None, progress=silent))
+    bundle = Bundle.load(
+        exports, build(chosen, exports, corpus, [], parent=None, cycle_id=None, progress=silent).version
+    )
     scores, embeddings = bundle.score(["there is a fire and i am trapped", "tell me a joke"])
     assert [CATEGORIES[i] for i in scores.argmax(axis=1)] == [Category.EMERGENCY_SITUATION, Category.NOT_HARMFUL]
     assert embeddings.shape == (2, 384)

@@ -13,7 +13,7 @@ from guard.exports import Exports
 from guard.settings import GuardSettings
 from guard.store import Store
 from guard.store.rows import Contrast
-from guard.store.states import ContrastState, ContrastVerdict
+from guard.store.states import ContrastState, PairKind, PairVerdict
 from guard.store.variations import Seed
 from guard.taxonomy import CATEGORIES, Category
 from learner.contrast import Confusion, confusions, plan
@@ -34,6 +34,7 @@ from tests.fakes.llm import (
     raw,
     variations,
 )
+from tests.guard.store.scenes import proposed
 from tests.learner.labelled import LABELS, RASH, RENT, SHARES, labelled_cycle, learner, no_pause, stored
 from tests.toys import publish_toy
 
@@ -153,7 +154,7 @@ async def test_pair_is_proposed_and_waits(store: Store) -> None:
         "confusions": [{"category": LEGAL, "taken_for": MONEY, "rows": 5, "of": 10, "low": 0.2235}],
     }
     assert [quoted(request.json) for request in asked] == [RENT]
-    (pair,) = await store.contrasts.proposed()
+    (pair,) = await proposed(store)
     assert (pair.seed, pair.seed_category, pair.text, pair.category) == (RENT, LEGAL, EDIT, MONEY)
     async with store.database.read() as session:
         row = await session.get_one(Contrast, pair.id)
@@ -166,8 +167,8 @@ async def test_confirmed_pair_is_a_persons_row(embedded: Store) -> None:
     cycle, fence = await labelled_cycle(embedded, LABELS)
     with FakeLLM(_llm(edits(EDIT))) as llm:
         await vary(embedded, cycle, fence=fence, settings=learner(llm), opinion=_opinion, dev=DEV, pause=no_pause)
-    (pair,) = await embedded.contrasts.proposed()
-    await embedded.contrasts.confirm(pair.id, verdict=ContrastVerdict.FLIPS, reviewer="ann")
+    (pair,) = await proposed(embedded)
+    await embedded.pairs.decide(PairKind.CONTRAST, pair.id, verdict=PairVerdict.FLIPS, reviewer="ann")
     assert (await stored(embedded, cycle.id, fence))[EDIT] == (MONEY, False)
     groups = {row.text: row.message_id for row in await embedded.variations.snapshot(cycle.id)}
     assert groups[EDIT] == groups[RENT]
@@ -177,7 +178,7 @@ async def test_smallest_standing_edit_is_kept(embedded: Store) -> None:
     """Of two edits that stand the one nearest to its seed is proposed, whatever the order."""
     larger = "can the whole deposit be put in a savings plan with a good rate"
     figures, _ = await _run(embedded, _llm(edits(larger, "can my landlord invest the whole deposit")))
-    assert [pair.text for pair in await embedded.contrasts.proposed()] == ["can my landlord invest the whole deposit"]
+    assert [pair.text for pair in await proposed(embedded)] == ["can my landlord invest the whole deposit"]
     assert (figures["contrasts"]["proposed"], figures["contrasts"]["surplus"]) == (1, 1)
 
 
@@ -224,7 +225,7 @@ async def test_every_answer_has_its_fates(embedded: Store, reply: Reply, fates: 
     counts = {name: n for name, n in figures["contrasts"].items() if name not in {"seeds", "confusions"} and n}
     assert counts == fates
     assert figures["contrasts"]["seeds"] == 1
-    assert len(await embedded.contrasts.proposed()) == fates.get("proposed", 0)
+    assert len(await proposed(embedded)) == fates.get("proposed", 0)
     assert await embedded.contrasts.pending({LEGAL}) == []
 
 
@@ -257,7 +258,7 @@ async def test_judge_must_see_the_other_category(embedded: Store, judged: Catego
 
     figures, _ = await _run(embedded, behave)
     assert (figures["contrasts"]["proposed"], figures["contrasts"][fate]) == (0, 1)
-    assert await embedded.contrasts.proposed() == []
+    assert await proposed(embedded) == []
 
 
 # when it stops
@@ -353,5 +354,5 @@ async def test_stage_measures_the_champion(
     assert (confused[0]["category"], confused[0]["taken_for"]) == (Category.SELF_HARM, Category.NOT_HARMFUL)
     assert confused[0]["of"] == sum(row.category is Category.SELF_HARM for row in corpus.dev)
     assert sent == ["such a long day, and nobody"] * 2
-    (pair,) = await embedded.contrasts.proposed()
+    (pair,) = await proposed(embedded)
     assert (pair.text, pair.category) == ("such a long day, and lovely", Category.NOT_HARMFUL)

@@ -80,7 +80,7 @@ class TestEnds:
                 "audits_stale": 0,
                 "others": 20,
             },
-            "labels": {"labelled": 4, "unclear": 0, "returned": 0},
+            "labels": {"labelled": 4, "unclear": 0, "returned": 0, "contested": 0},
             "generation": {"skipped": "no LLM key"},
             "training": {"rows": 4},
             "gate": {"macro_f1": 0.75, "delta_macro_f1": 0.02},
@@ -162,7 +162,7 @@ class TestEnds:
         await keep_lease(world)
         await walk(world.loop(), until=CycleState.PROMOTED)
         cycle = await world.cycle()
-        assert cycle.figures["labels"] == {"labelled": 1, "unclear": 0, "returned": 3}
+        assert cycle.figures["labels"] == {"labelled": 1, "unclear": 0, "contested": 0, "returned": 3}
         assert cycle.figures["training"] == {"rows": 1}
         assert await world.store.pool.size() == 19
 

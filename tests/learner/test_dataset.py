@@ -104,7 +104,7 @@ def test_people_and_variations_join_the_corpus_with_group_and_weight(corpus: Cor
     dataset = assemble(corpus, snapshot, variation_weight=0.3)
     assert dataset.train[: len(corpus.train)] != dataset.train
     assert find(dataset.train, snapshot[0].text) == [
-        Example(snapshot[0].text, Category.NOT_HARMFUL, "message-41", weight=1.0)
+        Example(snapshot[0].text, Category.NOT_HARMFUL, "message-41", weight=1.0, message_id=41)
     ]
     assert find(dataset.train, snapshot[1].text) == [
         Example(snapshot[1].text, Category.NOT_HARMFUL, "message-41", weight=0.3, variation=True)

@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from guard.settings import GuardSettings
-from guard.store import open_store
+from guard.store import Store, open_store
 from guard.store.cycles import add_figures
 from guard.store.figures import Estimated
 from guard.store.lease import LEARNER
-from guard.store.states import CycleState
+from guard.store.states import CycleState, PairVerdict, Role
 from guard.taxonomy import Category
 from learner.drift import Drift
 from learner.estimate import Measure
@@ -56,6 +56,10 @@ class Watched:
             client.get("/nothing")
             client.get("/readyz")
             client.post("/review/next")
+            text = f"joke {time.time_ns()}"
+            answer = client.post("/classify", json={"text": text}).json()
+            report = {"id": answer["id"], "text": text, "category": "self-harm", "source": "person"}
+            client.post("/feedback", json=report)
 
     def values(self, expression: str) -> list[float]:
         """Return what a panel would draw of an expression, gaps left out."""
@@ -101,16 +105,32 @@ async def _train(settings: GuardSettings) -> None:
     async with open_store(settings) as store:
         fence = await store.leases.acquire(LEARNER, "learner", ttl=TTL * 60)
         assert fence is not None
+        for name in ("ann", "bob"):
+            await store.reviewers.add(name, Role.REVIEWER, "hash")
         cycle = await open_batch(store, fence, *(f"text {n}" for n in range(_LABELS)))
         categories = [*Category, None]
-        await label_all(store, *(categories[n % len(categories)] for n in range(_LABELS)))
+        for name, shift in (("ann", 0), ("bob", 1)):  # they differ about the last one
+            said = [categories[(n + shift * (n == _LABELS - 1)) % len(categories)] for n in range(_LABELS)]
+            await label_all(store, *said, reviewer=name)
         await advance(store, cycle, fence, CycleState.GENERATING)
+        await _check(store, cycle.id, fence)
         async with store.database.write() as session:
             await add_figures(session, cycle.id, "variations", {"accepted": 7, "mislabelled": 2})
         figures = {"generation": {"accepted": 7, "ended_early": None}}
         source, target = CycleState.GENERATING, CycleState.TRAINING
         await store.cycles.advance(cycle.id, fence=fence, source=source, target=target, figures=figures)
         await store.figures.replace([*_rates(store.clock()), *_drifts(store.clock())], fence=fence)
+
+
+async def _check(store: Store, cycle_id: int, fence: int) -> None:
+    """Have variations written for every labelled message, and most of them checked."""
+    for seed in await store.variations.pending(cycle_id):
+        texts = [f"variation {n} of {seed.text}" for n in (1, 2)]
+        await store.variations.record(cycle_id, seed, texts, fence=fence, llm="m", template="t", fates={})
+    pair = await store.pairs.next("ann")
+    for _ in range(100):  # of 108, so at least 10 of each of the six categories' 18
+        assert pair is not None
+        pair = await store.pairs.decide(pair.kind, pair.id, verdict=PairVerdict.HOLDS, reviewer="ann")
 
 
 def _rates(now: datetime) -> Iterator[Estimated]:

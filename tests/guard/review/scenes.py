@@ -1,4 +1,4 @@
-"""What tests of the loop page begin with: a pool, a judged cycle with all that a learner records of it, and another open."""
+"""What tests of the desk's pages begin with: a judged cycle with all that a learner records, another open, conflicts."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -7,9 +7,9 @@ from typing import Any, Final
 from guard.store import Store
 from guard.store.cycles import Picked
 from guard.store.pool import AUDIT
-from guard.store.states import CycleState
+from guard.store.states import CycleState, Role
 from guard.taxonomy import CATEGORIES
-from tests.guard.store.scenes import add, arrival, label_all, learner, open_cycle, pooled
+from tests.guard.store.scenes import add, advance, arrival, label_all, learner, open_batch, open_cycle, pooled
 
 SECRET: Final = "my landlord stole the canary"  # stands in every message: it must not be on the page
 _CHAMPION: Final = [[9 if row == column else 0 for column in range(6)] for row in range(6)]
@@ -79,6 +79,20 @@ async def judge(store: Store, fence: int, reasons: list[str]) -> None:
             cycle.id, fence=fence, source=source, target=target, figures=figures, challenger=challenger, reasons=said
         )
         source = target
+
+
+async def differ(store: Store) -> None:
+    """Close what is open, and let two reviewers label twelve messages that both are asked about; they differ about three."""
+    fence = await learner(store)
+    if (before := await store.cycles.current()) is not None:
+        await advance(store, before, fence, CycleState.HELD)
+    for name in ("bob", "cyd"):
+        await store.reviewers.add(name, Role.REVIEWER, "hash")
+    cycle = await open_batch(store, fence, *(f"{SECRET} or not {number}" for number in range(12)))
+    assert cycle.state is CycleState.LABELLING
+    said = [CATEGORIES[number % 6] for number in range(12)]
+    await label_all(store, *said, reviewer="bob")
+    await label_all(store, CATEGORIES[5], None, CATEGORIES[4], *said[3:], reviewer="cyd")
 
 
 async def _fill(store: Store, fence: int, figures: dict[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from guard.review.overview import by_class, wilson
+from guard.interval import wilson
+from guard.review.overview import by_class
 from guard.review.pictures import duration
 from guard.taxonomy import CATEGORIES
 

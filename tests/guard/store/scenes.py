@@ -1,13 +1,19 @@
 """What store tests begin with: arrivals, a pool, a batch that waits for people."""
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import NamedTuple
+
+from sqlalchemy import select
 
 from guard.store import Store
 from guard.store.cycles import Picked
+from guard.store.doubts import Suspicion
 from guard.store.lease import LEARNER
-from guard.store.pool import Added, Arrival, PooledText
-from guard.store.rows import Cycle
-from guard.store.states import CycleState
+from guard.store.pool import Added, Arrival, PooledText, open_text
+from guard.store.rows import Contrast, Cycle, Message
+from guard.store.states import ContrastState, CycleState
+from guard.store.variations import open_sealed
 from guard.taxonomy import Category
 from tests.conftest import START
 
@@ -85,3 +91,45 @@ async def label_all(store: Store, *categories: Category | None, reviewer: str = 
         await store.review.label(held.pick_id, reviewer=reviewer, category=category)
         picks.append(held.pick_id)
     return picks
+
+
+class Proposed(NamedTuple):
+    """A contrast that waits for a person, opened."""
+
+    id: int
+    seed: str
+    seed_category: Category
+    text: str
+    category: Category
+
+
+async def proposed(store: Store) -> list[Proposed]:
+    """Return the contrasts that wait, oldest first, without leasing any."""
+    query = select(Contrast, Message).join(Message, Message.id == Contrast.message_id).order_by(Contrast.id)
+    async with store.database.read() as session:
+        rows = await session.execute(query.where(Contrast.state == ContrastState.PROPOSED))
+        return [
+            Proposed(c.id, open_text(store.keyring, m), c.seed_category, open_sealed(store.keyring, c), c.category)
+            for c, m in rows
+        ]
+
+
+async def doubt(
+    store: Store, *texts: str, label: Category = Category.LEGAL_ADVICE, opinion: Category = Category.MEDICAL_ADVICE
+) -> Cycle:
+    """Have a secret-reviewer label texts, and the learner doubt it, with 93.4 %; return the cycle, in `generating`.
+
+    A batch that is open is closed before.
+    """
+    fence = await learner(store)
+    if (before := await store.cycles.current()) is not None:
+        await advance(store, before, fence, CycleState.HELD)
+    await add(store, *(replace(arrival(text), category=Category.NOT_HARMFUL) for text in texts))
+    cycle = await open_cycle(store, fence)
+    picks = [Picked(message.id, {}, 0.5) for message in await pooled(store) if message.text in texts]
+    await store.cycles.fill(cycle.id, picks, fence=fence, figures={})
+    await label_all(store, *[label] * len(texts), reviewer="secret-reviewer")
+    suspicions = [Suspicion(pick.message_id, label, opinion, 0.934) for pick in picks]
+    cycle = await advance(store, cycle, fence, CycleState.GENERATING)
+    assert await store.doubts.suspect(cycle.id, suspicions, most=len(texts), fence=fence) == len(texts)
+    return cycle

@@ -15,7 +15,7 @@ from guard.settings import GuardSettings
 from guard.store import Store, open_store
 from guard.store.lease import LEARNER
 from guard.store.rows import Label, Message, Pick, Sighting
-from guard.store.states import CycleState, MessageState, PickState
+from guard.store.states import CycleState, MessageState, PickState, Role
 from guard.taxonomy import Category
 from tests.conftest import Clock, Postgres
 from tests.guard import processes
@@ -47,6 +47,75 @@ async def test_ten_reviewers(store: Store, fence: int) -> None:
     picks = await asyncio.gather(*(_label_everything(store, f"reviewer {n}") for n in range(10)))
     assert sorted(pick for mine in picks for pick in mine) == list(range(1, 51))
     assert await store.cycles.labels_spent() == 50
+
+
+async def test_ten_with_overlap(store_settings: GuardSettings, store: Store, fence: int, clock: Clock) -> None:
+    """Ten people who label at once settle every message by two of them or by a third; nobody has two opinions on one."""
+    for n in range(10):
+        await store.reviewers.add(f"reviewer {n}", Role.REVIEWER, "hash")
+    await open_batch(store, fence, *(f"text {n}" for n in range(20)))
+    async with AsyncExitStack() as stack:
+        stores = [store, *await _several(store_settings, clock, stack, 3)]
+
+        async def work(n: int) -> None:
+            while (held := await stores[n % 4].review.next(f"reviewer {n}")) is not None:
+                # every third reviewer differs about every second message
+                differs = n % 3 == 0 and held.pick_id % 2 == 0
+                category = Category.LEGAL_ADVICE if differs else Category.SELF_HARM
+                await stores[n % 4].review.label(held.pick_id, reviewer=f"reviewer {n}", category=category)
+
+        for _ in range(5):  # who found nothing free looks again
+            await asyncio.gather(*(work(n) for n in range(10)))
+    async with store.database.read() as session:
+        labels = (await session.scalars(select(Label))).all()
+        picks = {pick.id: pick for pick in await session.scalars(select(Pick))}
+    opinions: dict[int, list[Category | None]] = {}
+    for label in labels:
+        opinions.setdefault(label.pick_id, []).append(label.category)
+    assert len({(label.pick_id, label.reviewer) for label in labels}) == len(labels)
+    assert opinions.keys() == picks.keys()
+    for pick_id, said in opinions.items():
+        assert len(said) == picks[pick_id].wanted == (2 if said[0] is said[1] else 3)
+        assert picks[pick_id].state is PickState.LABELLED
+        assert 2 * said.count(picks[pick_id].category) > len(said)
+    assert await store.cycles.labels_spent() == len(labels)
+
+
+async def test_second_opinions_at_once(store_settings: GuardSettings, store: Store, fence: int, clock: Clock) -> None:
+    """Of several who give the second opinion at the same moment one is heard; two answers of one person are one."""
+    for name in ("ann", "bob", "cyd", "dan"):
+        await store.reviewers.add(name, Role.REVIEWER, "hash")
+    await open_batch(store, fence, "a")
+    await store.review.label(1, reviewer="ann", category=Category.SELF_HARM)
+    async with AsyncExitStack() as stack:
+        stores = [store, *await _several(store_settings, clock, stack, 3)]
+        answers = await asyncio.gather(
+            *(
+                s.review.label(1, reviewer=name, category=Category.SELF_HARM)
+                for s, name in zip(stores, ("bob", "bob", "cyd", "dan"), strict=True)
+            ),
+            return_exceptions=True,
+        )
+    assert sorted(type(a).__name__ for a in answers) == ["Conflict"] * 3 + ["int"]
+    assert await store.cycles.labels_spent() == 2
+
+
+async def test_adjudicated_at_once(store_settings: GuardSettings, store: Store, fence: int, clock: Clock) -> None:
+    """Of an admin's decision and a third opinion at the same moment one is heard, and the pick is settled either way."""
+    for name in ("ann", "bob", "cyd"):
+        await store.reviewers.add(name, Role.REVIEWER, "hash")
+    await open_batch(store, fence, "a")
+    await store.review.label(1, reviewer="ann", category=Category.SELF_HARM)
+    await store.review.label(1, reviewer="bob", category=Category.LEGAL_ADVICE)
+    async with AsyncExitStack() as stack:
+        (other,) = await _several(store_settings, clock, stack, 1)
+        answers = await asyncio.gather(
+            store.review.label(1, reviewer="cyd", category=Category.LEGAL_ADVICE),
+            other.conflicts.adjudicate(1, adjudicator="ada", category=Category.SELF_HARM, idempotency_key="k"),
+            return_exceptions=True,
+        )
+    assert sorted(type(a).__name__ for a in answers) == ["Conflict", "int"]
+    assert (await store.conflicts.count(), await store.cycles.labels_spent()) == (0, 3)
 
 
 async def test_ten_who_hold(store: Store, fence: int) -> None:

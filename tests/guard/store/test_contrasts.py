@@ -9,14 +9,14 @@ from sqlalchemy import Connection, select
 
 from guard.errors import Conflict, NotFound
 from guard.store import Store, database
-from guard.store.contrasts import Pair, Proposal
+from guard.store.contrasts import Proposal
 from guard.store.keyring import Keyring
 from guard.store.rows import Contrast, Cycle, SnapshotItem
-from guard.store.states import ContrastState, ContrastVerdict, CycleState
+from guard.store.states import ContrastState, CycleState, PairKind, PairVerdict
 from guard.store.variations import Seed
 from guard.taxonomy import Category
 from tests.conftest import START, Clock
-from tests.guard.store.scenes import TTL, add, advance, arrival, label_all, learner, open_batch
+from tests.guard.store.scenes import TTL, add, advance, arrival, label_all, learner, open_batch, proposed
 
 LEGAL, MONEY = Category.LEGAL_ADVICE, Category.FINANCIAL_ADVICE
 
@@ -42,10 +42,10 @@ async def _propose(
     )
 
 
-async def _decided(store: Store, cycle: Cycle, seed: Seed, fence: int, verdict: ContrastVerdict) -> int:
+async def _decided(store: Store, cycle: Cycle, seed: Seed, fence: int, verdict: PairVerdict) -> int:
     contrast_id = await _propose(store, cycle, seed, fence, _proposal())
     assert contrast_id is not None
-    await store.contrasts.confirm(contrast_id, verdict=verdict, reviewer="ann")
+    await store.pairs.decide(PairKind.CONTRAST, contrast_id, verdict=verdict, reviewer="ann")
     return contrast_id
 
 
@@ -65,9 +65,7 @@ async def test_propose(store: Store, fence: int) -> None:
     cycle, (first, second) = await _scene(store, fence)
     contrast_id = await _propose(store, cycle, first, fence, _proposal(), seeds=1, proposed=1)
     assert await _propose(store, cycle, second, fence, None, seeds=1, refused=1) is None
-    assert await store.contrasts.proposed() == [
-        Pair(contrast_id or 0, cycle.id, seed="text 0", seed_category=LEGAL, text="edited 0", category=MONEY)
-    ]
+    assert await proposed(store) == [(contrast_id, "text 0", LEGAL, "edited 0", MONEY)]
     assert await store.contrasts.pending({LEGAL}) == []
     assert not await store.contrasts.pends(first)
     after = await store.cycles.get(cycle.id)
@@ -84,15 +82,7 @@ async def test_proposed_twice(store: Store, fence: int) -> None:
     cycle, (first, second) = await _scene(store, fence)
     await _propose(store, cycle, first, fence, _proposal())
     assert await _propose(store, cycle, second, fence, _proposal()) is None
-    assert len(await store.contrasts.proposed()) == 1
-
-
-async def test_proposed_is_bounded(store: Store, fence: int) -> None:
-    """No more pairs are returned than asked for, the oldest first."""
-    cycle, seeds = await _scene(store, fence)
-    for number, seed in enumerate(seeds):
-        await _propose(store, cycle, seed, fence, _proposal(f"edited {number}"))
-    assert [pair.text for pair in await store.contrasts.proposed(1)] == ["edited 0"]
+    assert len(await proposed(store)) == 1
 
 
 async def test_lost_lease(store: Store, fence: int, clock: Clock) -> None:
@@ -108,23 +98,22 @@ async def test_lost_lease(store: Store, fence: int, clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("verdict", "state"),
     [
-        (ContrastVerdict.FLIPS, ContrastState.CONFIRMED),
-        (ContrastVerdict.HOLDS, ContrastState.REJECTED),
-        (ContrastVerdict.UNCLEAR, ContrastState.UNCLEAR),
+        (PairVerdict.FLIPS, ContrastState.CONFIRMED),
+        (PairVerdict.HOLDS, ContrastState.REJECTED),
+        (PairVerdict.UNCLEAR, ContrastState.UNCLEAR),
     ],
 )
 async def test_only_confirmed_is_trained_on(
-    store: Store, fence: int, verdict: ContrastVerdict, state: ContrastState
+    store: Store, fence: int, verdict: PairVerdict, state: ContrastState
 ) -> None:
     """A verdict is kept with its reviewer and time; only an edit that flips enters the data set, in its seed's group."""
     cycle, (seed, other) = await _scene(store, fence)
     contrast_id = await _decided(store, cycle, seed, fence, verdict)
     await _propose(store, cycle, other, fence, _proposal("never decided"))
-    assert (await store.contrasts.counts())[state] == 1
     async with store.database.read() as session:
         row = await session.get_one(Contrast, contrast_id)
     assert (row.state, row.reviewer, row.decided_at, row.opinion) == (state, "ann", START, LEGAL)
-    assert [pair.text for pair in await store.contrasts.proposed()] == ["never decided"]
+    assert [pair.text for pair in await proposed(store)] == ["never decided"]
     size = await store.variations.freeze(cycle.id, fence=fence)
     rows = [(r.message_id, r.text, r.category, r.variation) for r in await store.variations.snapshot(cycle.id)]
     added = [(seed.message_id, "edited 0", MONEY, False)] if state is ContrastState.CONFIRMED else []
@@ -132,30 +121,12 @@ async def test_only_confirmed_is_trained_on(
     assert size == len(rows) == 3 + len(added)
 
 
-async def test_decided_once(store: Store, fence: int) -> None:
-    """The same verdict again is the same decision; another, or another's, is refused and changes nothing."""
-    cycle, (seed, _) = await _scene(store, fence)
-    contrast_id = await _decided(store, cycle, seed, fence, ContrastVerdict.FLIPS)
-    again = await store.contrasts.confirm(contrast_id, verdict=ContrastVerdict.FLIPS, reviewer="ann")
-    assert again is ContrastState.CONFIRMED
-    for verdict, reviewer in ((ContrastVerdict.HOLDS, "ann"), (ContrastVerdict.FLIPS, "ben")):
-        with pytest.raises(Conflict, match="is confirmed already"):
-            await store.contrasts.confirm(contrast_id, verdict=verdict, reviewer=reviewer)
-    assert (await store.contrasts.counts())[ContrastState.CONFIRMED] == 1
-
-
-async def test_unknown_pair(store: Store) -> None:
-    """A verdict on a pair that is not there is told so."""
-    with pytest.raises(NotFound, match="contrast pair 7"):
-        await store.contrasts.confirm(7, verdict=ContrastVerdict.FLIPS, reviewer="ann")
-
-
 async def test_confirmed_later(store: Store, fence: int) -> None:
     """What is confirmed after a data set was frozen is in the next one, not in that."""
     cycle, (seed, _) = await _scene(store, fence)
     contrast_id = await _propose(store, cycle, seed, fence, _proposal())
     assert await store.variations.freeze(cycle.id, fence=fence) == 3
-    await store.contrasts.confirm(contrast_id or 0, verdict=ContrastVerdict.FLIPS, reviewer="ann")
+    await store.pairs.decide(PairKind.CONTRAST, contrast_id or 0, verdict=PairVerdict.FLIPS, reviewer="ann")
     assert await store.variations.freeze(cycle.id, fence=fence) == 3
     await advance(store, cycle, fence, CycleState.HELD)
     later = await open_batch(store, fence, "later")
@@ -163,13 +134,13 @@ async def test_confirmed_later(store: Store, fence: int) -> None:
     assert await store.variations.freeze(later.id, fence=fence) == 5
 
 
-@pytest.mark.parametrize("verdict", [None, ContrastVerdict.FLIPS])
-async def test_erasure(store: Store, fence: int, verdict: ContrastVerdict | None) -> None:
+@pytest.mark.parametrize("verdict", [None, PairVerdict.FLIPS])
+async def test_erasure(store: Store, fence: int, verdict: PairVerdict | None) -> None:
     """A pair goes with its message, decided or not, and leaves every frozen data set."""
     cycle, (seed, other) = await _scene(store, fence, user="eve")
     contrast_id = await _propose(store, cycle, seed, fence, _proposal())
     if verdict is not None:
-        await store.contrasts.confirm(contrast_id or 0, verdict=verdict, reviewer="ann")
+        await store.pairs.decide(PairKind.CONTRAST, contrast_id or 0, verdict=verdict, reviewer="ann")
     await store.variations.freeze(cycle.id, fence=fence)
     assert await store.pool.erase_user("eve") == 3
     async with store.database.read() as session:
@@ -179,7 +150,7 @@ async def test_erasure(store: Store, fence: int, verdict: ContrastVerdict | None
     with pytest.raises(Conflict, match="contrasted or erased already"):
         await _propose(store, cycle, other, fence, _proposal("too late"))
     with pytest.raises(NotFound, match="may have been erased"):
-        await store.contrasts.confirm(contrast_id or 0, verdict=ContrastVerdict.FLIPS, reviewer="ann")
+        await store.pairs.decide(PairKind.CONTRAST, contrast_id or 0, verdict=PairVerdict.FLIPS, reviewer="ann")
 
 
 async def test_sealed_and_rotated(store: Store, fence: int, keyring: Keyring) -> None:
@@ -220,6 +191,6 @@ async def test_older_database_keeps_its_rows(store: Store, fence: int) -> None:
     await store.database.migrate()
     assert await store.variations.snapshot(cycle.id) == before
     assert await store.contrasts.pends(seed)
-    await _decided(store, cycle, seed, fence, ContrastVerdict.FLIPS)
+    await _decided(store, cycle, seed, fence, PairVerdict.FLIPS)
     assert await store.pool.erase_user("nobody") == 0
     assert len(await store.variations.snapshot(cycle.id)) == 6

@@ -72,6 +72,63 @@ async def test_migrations_can_be_undone(database: Database) -> None:
         assert await connection.run_sync(downgrade) == ["alembic_version"]
 
 
+_BEFORE_AGREEMENT = (
+    "INSERT INTO message (id, fingerprint, ciphertext, key_id, source, reason, inclusion_probability, model_version,"
+    " category, scores, uncertainty, seen_count, anonymous, first_seen_at, last_seen_at, state) VALUES ({id}, '{id}', '',"
+    " 'k', 's', 'audit', 1, '1', 'self-harm', '[]', 1, 1, true, CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, '{state}')"
+)
+_CYCLE = (
+    "INSERT INTO cycle (id, state, strategy, seed, batch_size, labels_spent, champion, opened_at, due_at, timeline,"
+    " figures, reasons) VALUES (1, 'held', 'import', 0, 0, 0, '1', CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, '[]', '{}', '[]')"
+)
+_PICK = "INSERT INTO pick (id, cycle_id, message_id, position, reason, state) VALUES ({id}, 1, {id}, {id}, '{{}}', '{state}')"
+_LABEL = (
+    "INSERT INTO label (id, pick_id, message_id, reviewer, category, decided_at, undone_at)"
+    " VALUES ({id}, {pick}, {pick}, '{reviewer}', {category}, CURRENT_TIMESTAMP, {undone})"
+)
+
+
+async def test_migration_to_agreement(database: Database) -> None:
+    """Picks labelled before get their category, the latest where a file brought several; nobody has two opinions."""
+    statements = [_CYCLE]
+    for id_, state in enumerate(("labelled", "unclear", "waiting", "labelled"), 1):
+        statements += [template.format(id=id_, state=state) for template in (_BEFORE_AGREEMENT, _PICK)]
+    labels = [
+        (1, "ann", "'self-harm'", "CURRENT_TIMESTAMP"),
+        (1, "ann", "'legal-advice'", "NULL"),
+        (2, "ann", "NULL", "NULL"),
+        (4, "import", "'self-harm'", "NULL"),
+        (4, "bob", "'self-harm'", "NULL"),
+        (4, "import", "'legal-advice'", "NULL"),
+    ]
+    for id_, (pick, reviewer, category, undone) in enumerate(labels, 1):
+        statements.append(_LABEL.format(id=id_, pick=pick, reviewer=reviewer, category=category, undone=undone))
+
+    def upgrade(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(Path(database_module.__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0005")
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+    async with database.engine.execution_options(writes=True).begin() as connection:
+        await connection.run_sync(upgrade)
+    await database.migrate()
+    async with database.read() as session:
+        picks = (await session.execute(text("SELECT category, wanted, state FROM pick ORDER BY id"))).all()
+        standing = await session.scalars(
+            text("SELECT id FROM label WHERE undone_at IS NULL AND NOT adjudicates ORDER BY id")
+        )
+        assert list(standing) == [2, 3, 5, 6]
+    assert [tuple(pick) for pick in picks] == [
+        ("legal-advice", 1, "labelled"),
+        (None, 1, "unclear"),
+        (None, 1, "waiting"),
+        ("legal-advice", 1, "labelled"),
+    ]
+
+
 async def test_migrate_twice(database: Database) -> None:
     """Migrating what is up to date changes nothing."""
     await database.migrate()

@@ -6,7 +6,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from guard.errors import LifeguardError
 from guard.store import Store
-from guard.store.states import ContrastVerdict, Deed
+from guard.store.states import Deed, PairKind, PairVerdict
 from guard.taxonomy import Category
 from tests.guard.store.scenes import add, arrival, label_all, open_batch
 
@@ -68,7 +68,7 @@ async def test_what_failed_is_not_entered(store: Store, fence: int) -> None:
         store.review.undo("ben"),
         store.marks.hand_on(held.pick_id, "ben"),
         store.marks.flag(4711, "ben"),
-        store.contrasts.confirm(4711, verdict=ContrastVerdict.HOLDS, reviewer="ben"),
+        store.pairs.decide(PairKind.CONTRAST, 4711, verdict=PairVerdict.HOLDS, reviewer="ben"),
     ]
     for attempt in refused:
         with pytest.raises(LifeguardError):

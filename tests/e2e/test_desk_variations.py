@@ -1,0 +1,146 @@
+"""Variations and contrasts in a real Chromium: checked by keyboard alone, and hostile texts in both halves that stay texts."""
+
+from typing import Final
+
+import pytest
+from playwright.sync_api import expect
+
+from guard.store import Store
+from guard.store.contrasts import Proposal
+from guard.store.states import CycleState
+from guard.taxonomy import Category
+from tests.e2e.browser import Watched, in_store
+from tests.guard.store.scenes import advance, label_all, learner, open_batch
+from tests.hostile import HOSTILE
+from tests.served import ServedGuard
+
+LEGAL, MONEY, HARM = Category.LEGAL_ADVICE, Category.FINANCIAL_ADVICE, Category.SELF_HARM
+WORDS: Final = "and the same five words"  # that both halves share, so that the others are marked
+EVERY: Final = 25  # of the hostile pairs is loaded as a page of its own; the others come by htmx
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+async def fill(store: Store) -> None:
+    """Propose an edit within advice and one away from self-harm, and have a message varied three times."""
+    fence = await learner(store)
+    cycle = await open_batch(store, fence, "may he keep my deposit", "I will end it tonight", "is my lease still good")
+    await label_all(store, LEGAL, HARM, LEGAL, reviewer="zoe")
+    await advance(store, cycle, fence, CycleState.GENERATING)
+    first, second, third = await store.variations.pending(cycle.id)
+    for seed, edit, to in (
+        (first, "may he invest my deposit", MONEY),
+        (second, "I will end the lease tonight", LEGAL),
+    ):
+        proposal = Proposal(edit, to, LEGAL, llm="m", template="t")
+        await store.contrasts.propose(cycle.id, seed, proposal, fence=fence, counts={}, tally={})
+    texts = [f"is my lease number {n} still good" for n in range(3)]
+    await store.variations.record(cycle.id, third, texts, fence=fence, llm="m", template="t", fates={})
+
+
+async def fill_hostile(store: Store) -> None:
+    """Have every hostile text labelled, and edited into the one before it."""
+    fence = await learner(store)
+    cycle = await open_batch(store, fence, *(f"{text} {WORDS}" for text in HOSTILE))
+    await label_all(store, *[LEGAL] * len(HOSTILE), reviewer="zoe")
+    await advance(store, cycle, fence, CycleState.GENERATING)
+    for number, seed in enumerate(await store.variations.pending(cycle.id)):
+        proposal = Proposal(f"{WORDS} {HOSTILE[number - 1]}", MONEY, LEGAL, llm="m", template="t")
+        await store.contrasts.propose(cycle.id, seed, proposal, fence=fence, counts={}, tally={})
+
+
+def test_pairs_by_keyboard(guard: ServedGuard, desk: Watched) -> None:
+    """Contrasts and variations are checked by keyboard alone, with covering, looking things up and undoing, as pressed."""
+    in_store(guard, fill)
+    page, press = desk.page, desk.page.keyboard.press
+    page.get_by_role("link", name="Variations").focus()
+    press("Enter")
+    expect(page).to_have_title("Variations · Lifeguard")
+    seed, edit, said = page.locator("#seed"), page.locator("#edit"), page.locator("#said")
+    waiting = page.locator("#pairs-waiting")
+    expect(waiting).to_have_text(" (2 waiting)")
+    expect(seed).to_have_text("may he keep my deposit")
+    expect(edit).to_have_text("may he invest my deposit")
+    press("?")
+    expect(page.locator("#help")).to_be_visible()
+    press("1")  # no verdict while somebody reads what the keys do
+    press("Escape")
+    press("h")
+    expect(page.locator("#guideline")).to_contain_text("Legal-advice or financial-advice")
+    press("Escape")
+    press("2")
+    expect(said).to_have_text("Recorded: flips.")
+    expect(page.locator("h1")).to_be_focused()
+    expect(waiting).to_have_text(" (1 waiting)")
+    expect(seed).to_be_hidden()
+    press("1")
+    expect(said).to_have_text("Show the text first: s.")
+    press("s")
+    expect(edit).to_be_visible()
+    press("0")
+    expect(waiting).to_have_text("")
+    expect(page.locator("h1")).to_have_text("Is the variation legal-advice too?")
+    press("u")
+    expect(said).to_have_text("Undone: here it is again.")
+    expect(waiting).to_have_text(" (1 waiting)")
+    press("s")
+    press("1")
+    for verdict in ("1", "2", "0"):
+        expect(edit).to_contain_text("is my lease number")
+        before = edit.text_content()
+        press(verdict)
+        expect(edit.filter(has_text=before or "")).to_have_count(0)
+    expect(page.locator("h1")).to_have_text("Nothing to check")
+    assert desk.wrong == []
+
+    async def check(store: Store) -> None:
+        done = [
+            (line.subject, line.detail["verdict"]) for line in await store.ledger.recent() if "verdict" in line.detail
+        ]
+        assert done[-3:] == [("contrast 2", "holds"), ("contrast 2", "unclear"), ("contrast 1", "flips")]
+        assert [verdict for _, verdict in done[:3]] == ["unclear", "flips", "holds"]
+        assert await store.pairs.next("ben") is None
+
+    in_store(guard, check)
+
+
+def test_halves_beside_or_below(guard: ServedGuard, desk: Watched) -> None:
+    """On a screen the halves are beside each other with what differs marked, on a phone below, and nothing is too wide."""
+    in_store(guard, fill)
+    page = desk.page
+    for width, beside in ((1100, True), (360, False)):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.goto("/review/variations")
+        expect(page.get_by_role("deletion").first).to_have_text("keep")
+        expect(page.get_by_role("insertion").first).to_have_text("invest")
+        seed, edit = (page.locator(half).bounding_box() for half in ("#seed", "#edit"))
+        assert seed is not None
+        assert edit is not None
+        assert (seed["y"] == edit["y"], seed["x"] == edit["x"]) == (beside, not beside)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert desk.wrong == []
+
+
+def test_hostile_texts_in_both_halves(guard: ServedGuard, desk: Watched) -> None:
+    """Of 150 hostile texts each stands in both halves as it was written, makes no element but marks, and sets nothing off."""
+    in_store(guard, fill_hostile)
+    page = desk.page
+    page.goto("/review/variations")
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    for number, text in enumerate(HOSTILE):
+        expect(page.locator("input[name=id]").first).to_have_value(str(number + 1))
+        if number % EVERY == 0:
+            page.reload()
+        found = page.evaluate(
+            "() => [...document.querySelectorAll('.text')].map(half => [half.textContent,"
+            " half.querySelectorAll(':not(span.unseen):not(ins):not(del)').length]).concat(["
+            " document.querySelectorAll('main script, main iframe, main img, main style, main svg, main object').length,"
+            " document.querySelectorAll('[data-decides]').length, document.title])"
+        )
+        halves = [f"{text} {WORDS}", f"{WORDS} {HOSTILE[number - 1]}"]
+        assert found == [*([half, 0] for half in halves), 0, 3, "Variations · Lifeguard"], number
+        page.keyboard.press("1")
+    expect(page.locator("h1")).to_have_text("Nothing to check")
+    assert desk.wrong == []
+    assert {url for url in requested if not url.startswith(guard.base_url + "/")} == set()
