@@ -11,7 +11,8 @@ from typing import Any, Final, Literal
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.e2e.scenes import SCENES, Stage, staged
+from tests.e2e.scenes import SCENES
+from tests.e2e.stage import Stage, staged
 
 AXE: Final = "4.14.1"
 FOLDER: Final = Path(__file__).parents[2] / ".clients" / "axe"  # once fetched it stays there
