@@ -54,7 +54,7 @@ AIM_MS: Final = 150.0
 NEAR: Final = 12  # as `learner.surroundings` notes them
 LABELLED: Final = 3
 _KNOWN: Final = 60  # messages labelled in a cycle before, from which neighbours come
-_POOL: Final = 6_000  # messages, the labelled ones among them
+_POOL: Final = 3_000  # messages, the labelled ones among them
 _MOST_PER_S: Final = 150.0  # labels: no batch is used up sooner
 _WAITS: Final = """() => {
   window.waits = [];

@@ -91,10 +91,7 @@ class LabelController(Controller):
         said = "Recorded: can't tell." if category is None else f"Labelled {category}."
         if is_page(request) and not is_part(request):
             return redirect(request, HOME)
-        async with store.database.moment():
-            said += opinions(await store.reports.opinions(pick_id_of(form)))
-            said += " This may be a good moment for a break." if hard else ""
-            return await _show(request, store, held, said=said, reminder=hard)
+        return await _show(request, store, held, said=said, reminder=hard, decided=pick_id_of(form))
 
     @post("/label/undo", status_code=200)
     async def undo(self, request: DeskRequest, state: State) -> Response[Any]:
@@ -141,17 +138,29 @@ async def _on(request: DeskRequest, store: Store, said: str) -> Response[Any]:
 async def _next(request: DeskRequest, store: Store, *, said: str = "", status: int = 200) -> Response[Any]:
     """Lease the next message and show it."""
     held = await store.review.next(caller_of(request).name)
-    async with store.database.moment():
-        return await _show(request, store, held, said=said, status=status)
+    return await _show(request, store, held, said=said, status=status)
 
 
 async def _show(
-    request: DeskRequest, store: Store, held: Held | None, *, said: str, reminder: bool = False, status: int = 200
+    request: DeskRequest,
+    store: Store,
+    held: Held | None,
+    *,
+    said: str,
+    reminder: bool = False,
+    status: int = 200,
+    decided: int | None = None,
 ) -> Response[Any]:
     reviewer, session = caller_of(request).name, session_of(request)
-    batch = await store.review.batch()
     pick = None if held is None else next_pick(held)
-    around = await store.surroundings.of(pick.cycle_id, pick.reason) if pick else Around([], [], [])
+    async with store.database.moment():
+        if decided is not None:
+            said += opinions(await store.reports.opinions(decided))
+        batch = await store.review.batch()
+        around = await store.surroundings.of(pick.cycle_id, pick.reason) if pick else Around([], [], [])
+        undoable = await store.review.undoable(reviewer)
+        handed_on = await store.marks.handed_on(reviewer)
+        left_to_others = await store.review.left_to_others(reviewer)
     desk = Desk(
         pick=pick,
         covered=held is not None and (held.audit or held.category in GRAVE),
@@ -159,11 +168,11 @@ async def _show(
         why=why(pick.reason, typical_words(around.near, around.elsewhere)) if pick else [],
         neighbours=around.neighbours,
         batch=None if batch is None else BatchStatus(**asdict(batch), waiting=batch.waiting),
-        undoable=await store.review.undoable(reviewer),
-        handed_on=await store.marks.handed_on(reviewer),
-        left_to_others=await store.review.left_to_others(reviewer),
+        undoable=undoable,
+        handed_on=handed_on,
+        left_to_others=left_to_others,
         hard_texts=session.hard_texts if session else 0,
-        said=said,
+        said=f"{said} This may be a good moment for a break." if reminder else said,
         reminder=reminder,
     )
     return answer(request, "label.html", desk, status=status, key=secrets.token_urlsafe(16))

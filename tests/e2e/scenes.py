@@ -5,83 +5,28 @@ A new page adds one scene to `SCENES`: `test_accessibility` looks at its states,
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 from sqlalchemy import update
 
-from guard.passwords import hash_password
 from guard.store import Store
-from guard.store.cycles import Picked
 from guard.store.keys import NAME_CHARS
 from guard.store.ledger import enter
-from guard.store.pool import AUDIT
 from guard.store.rows import DeskSession
-from guard.store.states import Deed, Role
-from guard.taxonomy import Category
-from tests.e2e.browser import PASSWORD, Watched, in_store, log_in
-from tests.guard.review.scenes import MAP, judge
-from tests.guard.store.scenes import add, arrival, learner, open_cycle, pooled
-from tests.served import ServedGuard
-from tests.toys import publish_toy
+from guard.store.states import Deed
+from tests.e2e.browser import in_store, log_in
+from tests.e2e.stage import NEIGHBOURS, PEOPLE, SOURCE_CHARS, Stage, again, differs, edited, names_among, two_of
 
-NEIGHBOURS: Final = 3
 RELOADED: Final = 25  # every so many messages one is loaded as a page of its own; the others come by htmx
 _MOVES: Final = 20  # as many as the loop page shows
+_CONFLICTS: Final = 20  # as many as the agreement page shows
 _LINES: Final = 100  # as many as the ledger shows
-_SOURCE_CHARS: Final = 32
 _SUBJECT_CHARS: Final = 96
-_REASON: Final = {
-    "strategy": "stochastic",
-    "category": "legal-advice",
-    "probability": 0.47,
-    "uncertainty": 0.9,
-    "cluster": 1,
-}
-_REPORTED: Final = {"strategy": "feedback", "should_be": {"self-harm": 2}, "reported_by": {"person": 2}}
 
 Places = Mapping[str, Sequence[str]]  # selectors, and the texts of what each finds
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A guard with a furnished desk and a browser at it, where `ann` is logged in.
-
-    Args:
-        guard: It runs.
-        watched: Her page.
-        texts: The messages of the open batch, in order; the second is an audit, the third hard, the fourth reported.
-    """
-
-    guard: ServedGuard
-    watched: Watched
-    texts: Sequence[str]
-
-    def open(self, path: str) -> None:
-        """Load a page."""
-        self.watched.page.goto(f"/review/{path}")
-
-    def press(self, *keys: str) -> None:
-        """Press keys."""
-        for key in keys:
-            self.watched.page.keyboard.press(key)
-
-    def label(self, key: str = "6") -> None:
-        """Label the message, uncovered first, and wait for the next one."""
-        page = self.watched.page
-        before = page.locator("input[name=pick_id]").first.input_value()
-        if page.locator("details.cover:not([open])").count():
-            self.press("s")
-        self.press(key)
-        expect(page.locator(f"input[name=pick_id][value='{before}']")).to_have_count(0)
-
-    def enter_as(self, token: str) -> None:
-        """Be somebody else from now on."""
-        self.watched.page.context.add_cookies([{"name": "lifeguard", "value": token, "url": self.guard.base_url}])
 
 
 @dataclass(frozen=True)
@@ -95,56 +40,6 @@ class Scene:
 
     states: Callable[[Stage], Iterator[str]]
     strings: Callable[[Stage], Iterator[Places]]
-
-
-@contextmanager
-def staged(folder: Path, chromium: Browser, texts: Sequence[str]) -> Iterator[Stage]:
-    """Yield a stage whose messages, reasons, names and sources are these texts."""
-    guard = ServedGuard(folder)
-    for promote in (True, True, False):
-        publish_toy(guard.exports, promote=promote)
-    guard.exports.set_hold(by="ann", reason="until Monday")
-    in_store(guard, lambda store: store.reviewers.add("ann", Role.ADMIN, hash_password(PASSWORD, name="ann")))
-    in_store(guard, lambda store: _furnish(store, texts))
-    with guard:
-        context = chromium.new_context(base_url=guard.base_url)
-        context.set_default_timeout(60_000)
-        watched = Watched(context)
-        log_in(watched)
-        yield Stage(guard, watched, texts)
-        context.close()
-
-
-async def _furnish(store: Store, texts: Sequence[str]) -> None:
-    """Judge a cycle whose messages become neighbours, and open a batch; leave messages of as many sources waiting."""
-    fence = await learner(store)
-    await add(store, *(arrival(_again(text)) for text in texts))
-    known = [message.id for message in await pooled(store)]
-    cycle = await open_cycle(store, fence)
-    await store.cycles.fill(cycle.id, [Picked(id_, {}, 0.5) for id_ in known], fence=fence, figures={})
-    held = await store.review.next("before")
-    while held is not None:
-        held = await store.review.label_and_next(
-            held.pick_id, reviewer="before", category=Category.LEGAL_ADVICE, idempotency_key=f"before-{held.pick_id}"
-        )
-    await judge(store, fence, list(texts))
-    arrivals = [replace(arrival(text), category=Category.LEGAL_ADVICE) for text in texts]
-    arrivals[1] = replace(arrivals[1], reason=AUDIT)
-    arrivals[2] = replace(arrivals[2], category=Category.SELF_HARM)
-    await add(store, *arrivals)
-    picks = []
-    for number, message in enumerate(await pooled(store)):
-        around = [known[(number + step) % len(known)] for step in range(12)]
-        near = {"near": around, "neighbours": [[id_, 0.8] for id_ in around[:NEIGHBOURS]]}
-        picks.append(Picked(message.id, {**(_REPORTED if number == 3 else _REASON), **near}, 0.5))
-    cycle = await open_cycle(store, fence)
-    await store.cycles.fill(cycle.id, picks, fence=fence, figures={"selection": {"map": MAP}})
-    waiting = (replace(arrival(f"waits {n}"), source=text[:_SOURCE_CHARS]) for n, text in enumerate(texts))
-    await add(store, *waiting)
-
-
-def _again(text: str) -> str:
-    return f"{text} again"
 
 
 def _nothing(_: Stage) -> Iterator[Places]:
@@ -173,7 +68,8 @@ def _login_strings(stage: Stage) -> Iterator[Places]:
         page.get_by_label("Name").fill(text)
         page.get_by_label("Password").fill(text)
         stage.press("Enter")
-        yield {"[role=alert]": ["There is no account in force with this name and password."]}
+        expect(page.get_by_role("alert")).to_be_visible()
+        yield {"[role=alert] bdi": ["There is no account in force with this name and password."]}
     log_in(stage.watched)
 
 
@@ -197,21 +93,21 @@ def _label(stage: Stage) -> Iterator[str]:
     expect(page.get_by_role("alert")).to_be_visible()
     yield "refused"
     stage.open("label")
-    stage.label()
+    stage.decide("6")
     yield "audit, covered"
     stage.press("s")
     expect(page.locator(".text")).to_be_visible()
     yield "audit, uncovered"
     in_store(stage.guard, _four_hard_texts)
-    stage.label()
+    stage.decide("6")
     yield "covered"
-    stage.label("1")
+    stage.decide("1")
     expect(page.locator(".reminder")).to_be_visible()
     yield "time for a break; reported"
     for _ in stage.texts[4:]:
-        stage.label()
+        stage.decide("6")
         yield "labelled, and the next one"
-    stage.label()
+    stage.decide("6")
     expect(page.locator("h1")).to_have_text("Nothing waits for you")
     yield "nothing waits"
 
@@ -226,14 +122,14 @@ def _label_strings(stage: Stage) -> Iterator[Places]:
     stage.open("label")
     for number, text in enumerate(texts):
         audit = number == 1
-        near = [_again(texts[(number + step) % len(texts)]) for step in range(0 if audit else NEIGHBOURS)]
+        near = [again(texts[(number + step) % len(texts)]) for step in range(0 if audit else NEIGHBOURS)]
         places = {".text": [text], ".why bdi.quote": near}
         if number % RELOADED == 0:
             page.reload()
             twin = page.request.get("/review/label", headers={"accept": "application/json"}).json()
             places[".why > ul > li > bdi"] = twin["why"]
         yield places
-        stage.label()
+        stage.decide("6")
     expect(page.locator("h1")).to_have_text("Nothing waits for you")
 
 
@@ -261,48 +157,118 @@ def _names(stage: Stage) -> Iterator[Places]:
         if answer.headers["content-type"].startswith("text/html") and answer.status == 404:
             assert answer.text() == problem, text
     (own,) = (cookie["value"] for cookie in page.context.cookies())
-    names = [t for t in stage.texts if t == t.strip() and len(t) <= NAME_CHARS and t.isprintable()]
     tokens: dict[str, str] = {}
 
     async def enter_all(store: Store) -> None:
-        for name in names:
-            await store.reviewers.add(name, Role.REVIEWER, "hash")
+        for name in names_among(stage.texts):
             reviewer = await store.reviewers.find(name)
             assert reviewer is not None
             tokens[name] = await store.sessions.open(reviewer, address="", replaces=None)
 
     in_store(stage.guard, enter_all)
-    for name, token in tokens.items():
-        stage.enter_as(token)
-        stage.open("guideline/self-harm")
-        yield {".who bdi": [name]}
-        stage.open("ledger")
-        yield {"[role=alert]": [f"This needs the role admin; {name!r} is a reviewer."]}
-    stage.enter_as(own)
+    try:
+        for name, token in tokens.items():
+            stage.enter_as(token)
+            stage.open("guideline/self-harm")
+            yield {".who bdi": [name]}
+            stage.open("ledger")
+            yield {"[role=alert] bdi": [f"This needs the role admin; {name!r} is a reviewer."]}
+    finally:
+        stage.enter_as(own)
+
+
+def _agreement(stage: Stage) -> Iterator[str]:
+    page = stage.watched.page
+    stage.open("agreement")
+    yield "conflicts, the first one covered"
+    page.evaluate("() => document.querySelectorAll('details').forEach(details => details.open = true)")
+    yield "all of it open"
+    for _ in stage.texts:
+        stage.decide("1")
+    expect(page.locator("h1")).to_have_text("No conflict is open")
+    yield "settled"
+
+
+def _agreement_strings(stage: Stage) -> Iterator[Places]:
+    page, texts = stage.watched.page, stage.texts
+    names = names_among(texts)
+    for first in range(0, len(texts), _CONFLICTS):
+        numbers = range(first, min(first + _CONFLICTS, len(texts)))
+        stage.open("agreement")
+        twin = page.request.get("/review/agreement", headers={"accept": "application/json"}).json()
+        people = [person["name"] for person in twin["agreement"]["people"]]
+        assert set(people) == set(names[:PEOPLE])
+        yield {
+            ".text": [differs(texts[number]) for number in numbers],
+            ".sides li bdi": [name for number in numbers for name in two_of(names, number)],
+            "[aria-label^='Cohen'] thead bdi": people,
+            "[aria-label^='Cohen'] tbody bdi": people,
+            "[aria-label^='How often'] tbody bdi": people,
+        }
+
+        async def settle(store: Store, numbers: Sequence[int] = numbers) -> None:
+            for number in numbers:
+                await store.conflicts.adjudicate(
+                    len(texts) + number + 1, adjudicator="ann", category=None, idempotency_key=f"settled-{number}"
+                )
+
+        in_store(stage.guard, settle)
+
+
+def _doubts(stage: Stage) -> Iterator[str]:
+    stage.open("doubts")
+    yield "a label to look at again"
+    for _ in stage.texts:
+        stage.decide("3")
+    expect(stage.watched.page.locator("h1")).to_have_text("No label waits for you")
+    yield "nothing waits"
+
+
+def _doubts_strings(stage: Stage) -> Iterator[Places]:
+    stage.open("doubts")
+    for text in stage.texts:
+        yield {".text": [again(text)]}
+        stage.decide("3")
+
+
+def _variations(stage: Stage) -> Iterator[str]:
+    stage.open("variations")
+    yield "an edit"
+    for _ in stage.texts:
+        stage.decide("2", "id")
+    expect(stage.watched.page.locator("h1")).to_have_text("Nothing to check")
+    yield "nothing to check"
+
+
+def _variations_strings(stage: Stage) -> Iterator[Places]:
+    stage.open("variations")
+    for number, text in enumerate(stage.texts):
+        if number % RELOADED == 0:
+            stage.watched.page.reload()
+        yield {"#seed": [again(text)], "#edit": [edited(text)]}
+        stage.decide("2", "id")
 
 
 def _loop(stage: Stage) -> Iterator[str]:
     page = stage.watched.page
     stage.open("loop")
     expect(page.locator("svg[role=img]")).to_have_count(5)
-    yield "a judged cycle, an open one, a hold and its forms"
     page.evaluate("() => document.querySelectorAll('details').forEach(details => details.open = true)")
-    yield "with its tables"
+    yield "a judged cycle, an open one, a hold, its forms and every table"
     promote = page.locator("form[action='/review/loop/promote']")
     promote.locator("input[name=champion]").evaluate("input => input.value = '0001'")
     promote.get_by_label("Why").fill("looked at another champion")
     promote.get_by_role("button").click()
     expect(page.locator("#said")).to_contain_text("0002")
-    yield "refused"
     page.locator("form[action='/review/loop/release']").get_by_label("Why").fill("it is Monday")
     page.get_by_role("button", name="End the hold").click()
     expect(page.get_by_role("button", name="Hold promotions")).to_be_visible()
-    yield "no hold"
+    yield "no hold, after a refusal"
 
 
 def _loop_strings(stage: Stage) -> Iterator[Places]:
     texts, exports = stage.texts, stage.guard.exports
-    sources = Counter(text[:_SOURCE_CHARS] for text in texts)
+    sources = Counter(text[:SOURCE_CHARS] for text in texts)
     for first in range(0, len(texts), _MOVES):
         moved = texts[first : first + _MOVES]
         for text in moved:
@@ -354,6 +320,9 @@ SCENES: Final[Mapping[str, Scene]] = {
     "/review/login": Scene(_login, _login_strings),
     "/review/guideline": Scene(_guideline, _nothing),
     "/review/guideline/{category:str}": Scene(_category, _names),
+    "/review/agreement": Scene(_agreement, _agreement_strings),
+    "/review/doubts": Scene(_doubts, _doubts_strings),
+    "/review/variations": Scene(_variations, _variations_strings),
     "/review/loop": Scene(_loop, _loop_strings),
     "/review/ledger": Scene(_ledger, _ledger_strings),
     "/review/label": Scene(_label, _label_strings),  # the last one: it uses the batch up

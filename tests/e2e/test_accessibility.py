@@ -11,7 +11,8 @@ from typing import Any, Final, Literal
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.e2e.scenes import SCENES, Stage, staged
+from tests.e2e.scenes import SCENES
+from tests.e2e.stage import Stage, staged
 
 AXE: Final = "4.14.1"
 FOLDER: Final = Path(__file__).parents[2] / ".clients" / "axe"  # once fetched it stays there
@@ -20,7 +21,7 @@ SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 TEXTS: Final = ("plain", "an audit", "hard", "reported", "\u202eturned <b>", "last " * 2_000)
 SIZES: Final = {"screen": (1100, 900), "phone": (360, 740)}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

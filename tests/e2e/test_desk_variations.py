@@ -1,7 +1,6 @@
-"""Variations and contrasts in a real Chromium: checked by keyboard alone, and hostile texts in both halves that stay texts."""
+"""Variations and contrasts in a real Chromium: checked by keyboard alone, on a screen and a phone."""
 
 from collections.abc import Callable
-from typing import Final
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -12,12 +11,9 @@ from guard.store.states import CycleState
 from guard.taxonomy import Category
 from tests.e2e.browser import Watched, in_store
 from tests.guard.store.scenes import advance, label_all, learner, open_batch
-from tests.hostile import HOSTILE
 from tests.served import ServedGuard
 
 LEGAL, MONEY, HARM = Category.LEGAL_ADVICE, Category.FINANCIAL_ADVICE, Category.SELF_HARM
-WORDS: Final = "and the same five words"  # that both halves share, so that the others are marked
-EVERY: Final = 25  # of the hostile pairs is loaded as a page of its own; the others come by htmx
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -37,17 +33,6 @@ async def fill(store: Store) -> None:
         await store.contrasts.propose(cycle.id, seed, proposal, fence=fence, counts={}, tally={})
     texts = [f"is my lease number {n} still good" for n in range(3)]
     await store.variations.record(cycle.id, third, texts, fence=fence, llm="m", template="t", fates={})
-
-
-async def fill_hostile(store: Store) -> None:
-    """Have every hostile text labelled, and edited into the one before it."""
-    fence = await learner(store)
-    cycle = await open_batch(store, fence, *(f"{text} {WORDS}" for text in HOSTILE))
-    await label_all(store, *[LEGAL] * len(HOSTILE), reviewer="zoe")
-    await advance(store, cycle, fence, CycleState.GENERATING)
-    for number, seed in enumerate(await store.variations.pending(cycle.id)):
-        proposal = Proposal(f"{WORDS} {HOSTILE[number - 1]}", MONEY, LEGAL, llm="m", template="t")
-        await store.contrasts.propose(cycle.id, seed, proposal, fence=fence, counts={}, tally={})
 
 
 def test_pairs_by_keyboard(guard: ServedGuard, desk: Watched) -> None:
@@ -133,28 +118,3 @@ def test_halves_beside_or_below(guard: ServedGuard, desk: Watched) -> None:
         assert (seed["y"] == edit["y"], seed["x"] == edit["x"]) == (beside, not beside)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert desk.wrong == []
-
-
-def test_hostile_texts_in_both_halves(guard: ServedGuard, desk: Watched) -> None:
-    """Of 150 hostile texts each stands in both halves as it was written, makes no element but marks, and sets nothing off."""
-    in_store(guard, fill_hostile)
-    page = desk.page
-    page.goto("/review/variations")
-    requested: list[str] = []
-    page.on("request", lambda request: requested.append(request.url))
-    for number, text in enumerate(HOSTILE):
-        expect(page.locator("input[name=id]").first).to_have_value(str(number + 1))
-        if number % EVERY == 0:
-            page.reload()
-        found = page.evaluate(
-            "() => [...document.querySelectorAll('.text')].map(half => [half.textContent,"
-            " half.querySelectorAll(':not(span.unseen):not(ins):not(del)').length]).concat(["
-            " document.querySelectorAll('main script, main iframe, main img, main style, main svg, main object').length,"
-            " document.querySelectorAll('[data-decides]').length, document.title])"
-        )
-        halves = [f"{text} {WORDS}", f"{WORDS} {HOSTILE[number - 1]}"]
-        assert found == [*([half, 0] for half in halves), 0, 3, "Variations · Lifeguard"], number
-        page.keyboard.press("1")
-    expect(page.locator("h1")).to_have_text("Nothing to check")
-    assert desk.wrong == []
-    assert {url for url in requested if not url.startswith(guard.base_url + "/")} == set()

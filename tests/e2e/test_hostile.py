@@ -10,7 +10,8 @@ from playwright.sync_api import Browser
 
 from guard.app import create_app
 from guard.settings import GuardSettings
-from tests.e2e.scenes import SCENES, Stage, staged
+from tests.e2e.scenes import SCENES
+from tests.e2e.stage import Stage, staged
 from tests.hostile import HOSTILE
 
 _PARAMETERS: Final = {"{category:str}": "self-harm"}
@@ -19,7 +20,7 @@ _PARAMETERS: Final = {"{category:str}": "self-harm"}
 _FOUND: Final = """(places) => [
   Object.fromEntries(places.map(place => [place, [...document.querySelectorAll(place)].map(e => e.textContent)])),
   places.flatMap(place => [...document.querySelectorAll(place)]
-    .flatMap(e => [...e.querySelectorAll(":not(span.unseen)")].map(made => made.outerHTML))),
+    .flatMap(e => [...e.querySelectorAll(":not(span.unseen):not(ins):not(del)")].map(made => made.outerHTML))),
   [...document.body.querySelectorAll("script, iframe, img, style, object, embed, base, meta, audio, video, math, svg:not([role=img])")]
     .map(made => made.outerHTML),
   document.title.endsWith(" · Lifeguard"),

@@ -57,7 +57,7 @@ async def judged_and_open(store: Store) -> None:
 
 
 async def judge(store: Store, fence: int, reasons: list[str]) -> None:
-    """Judge the challenger 0002 of the latest cycle, whose batch was labelled, and hold it for these reasons."""
+    """Judge the challenger 0002 of the latest cycle, whose batch was labelled or closed, and hold it for these reasons."""
     stages = (
         (CycleState.GENERATING, {"labels": {"labelled": 1, "unclear": 1, "returned": 0}}, None),
         (CycleState.TRAINING, {"generation": {"skipped": "no LLM key"}}, None),
@@ -74,6 +74,8 @@ async def judge(store: Store, fence: int, reasons: list[str]) -> None:
     cycle = (await store.cycles.recent())[0]
     source = cycle.state
     for target, figures, challenger in stages:
+        if not source.before(target):
+            continue
         said = reasons if target.ended else []
         await store.cycles.advance(
             cycle.id, fence=fence, source=source, target=target, figures=figures, challenger=challenger, reasons=said
