@@ -89,7 +89,7 @@ async def test_same_as_store(running: Running, admin: httpx.AsyncClient) -> None
         ("classify", "audit", 1),
         ("moderations", "uncertain", 1),
     ]
-    assert '<th scope="row">moderations</th><td>uncertain</td><td class="number">1</td>' in page
+    assert '<th scope="row"><bdi>moderations</bdi></th><td>uncertain</td><td class="number">1</td>' in page
     stored = await running.store.cycles.recent()
     for cycle, row in zip(twin["cycles"], stored, strict=True):
         assert (cycle["id"], cycle["state"], cycle["challenger"]) == (row.id, row.state, row.challenger)
