@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Request, expect, sync_playwright
 
 from guard.passwords import hash_password
 from guard.settings import GuardSettings
@@ -68,7 +68,11 @@ class Watched:
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("dialog", self._dismiss)
         self.page.on("popup", lambda _: self.wrong.append("popup"))
-        self.page.on("requestfailed", lambda request: self.wrong.append(f"failed: {request.url}"))
+        self.page.on("requestfailed", self._note_failure)
+
+    def _note_failure(self, request: Request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # the page was left before its icon came
+            self.wrong.append(f"failed: {request.url} ({request.failure})")
 
     def _dismiss(self, dialog: Dialog) -> None:
         self.wrong.append("dialog")

@@ -99,8 +99,9 @@ async def _furnish(store: Store, texts: Sequence[str]) -> None:
     fence = await store.leases.acquire(LEARNER, "furnisher", ttl=timedelta(hours=1))
     assert fence is not None
     names = names_among(texts)
+    hashed = hash_password(PASSWORD, name="")
     for name in names:
-        await store.reviewers.add(name, Role.REVIEWER, "hash")
+        await store.reviewers.add(name, Role.REVIEWER, hashed)
     await add(store, *(replace(arrival(again(text)), category=LEGAL) for text in texts))
     known = [message.id for message in await pooled(store)]
     await add(store, *(arrival(differs(text)) for text in texts))
