@@ -43,14 +43,13 @@ def test_cycles_end_judged_while_no_request_fails(
     tmp_path: Path, first_model: FirstModel, database_url: str | None
 ) -> None:
     """A guard takes doubts, labels and variations through its cycles, and no request notices."""
-    number_of_cycles = 2 if database_url is None else 1  # a minute each, as the first model takes
+    number_of_cycles = 2 if database_url is None else 1  # half a minute each
     answers = dict(first_model.answers)
     texts = random.Random(SEED).sample(sorted(answers), MESSAGES)
     variations = {text: [reworded(text, n) for n in range(2)] for text in texts}
     categories = answers | {v: answers[text] for text, written in variations.items() for v in written}
     settings = GuardSettings(data_dir=tmp_path / "var", exports_dir=tmp_path / "exports", database_url=database_url)
-    if database_url is not None:
-        first_model.install(settings.exports_dir)
+    first_model.install(settings.exports_dir)
     keys = asyncio.run(create_keys(settings))
     with ExitStack() as stack:
         llm = stack.enter_context(FakeLLM(Rehearsed(variations, categories)))
